@@ -1,0 +1,3 @@
+"""Stentor: a WebSocket broadcast server."""
+
+__version__ = "0.1.0"
