@@ -1,0 +1,1 @@
+"""The internal port: metrics, health, the debug pages and the server API, over aiohttp."""

@@ -1,0 +1,1 @@
+"""The languages that clients speak: bytes to publications and back. Pure, like the core."""

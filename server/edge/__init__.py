@@ -1,0 +1,1 @@
+"""Where the sockets are: the only place that knows ``websockets`` connections, transports and the event loop."""

@@ -1,0 +1,198 @@
+"""The gate: what is decided about a request before it becomes a WebSocket.
+
+In this order, the cheap and the public first: path, origin, ceilings, credentials. Each refusal is one HTTP status, a
+short text that quotes nothing of the request, and a bounded reason for the metric. The gate awaits nothing and calls
+nobody: a request is judged while it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import parse_qs, unquote
+
+from websockets.datastructures import Headers, MultipleValuesError
+from websockets.http11 import Request, Response
+
+from server.core.counters import Counters
+from server.core.limits import AddressCeiling, TokenBucket
+from server.edge.credentials import Credentials, Identity, Refused
+from server.edge.origins import Origins
+from server.edge.static import Asset
+
+Fields = tuple[tuple[str, str], ...]
+
+DEFAULT_CHANNEL: Final = "main"
+RETRY_AFTER: Final = 1  # seconds, for 503 and 429: what is full now has room again soon
+
+_UNCACHED: Fields = (("Cache-Control", "no-store"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A request that may become a WebSocket: on `channel` in the dialect `dialect`, as `identity`."""
+
+    dialect: str
+    channel: str
+    identity: Identity
+
+
+class Refusal(Exception):
+    """Why a request may not: HTTP status, text for the client, reason for the metric."""
+
+    def __init__(self, status: HTTPStatus, text: str, reason: str, headers: Fields = ()) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.reason = reason
+        self.headers = headers
+
+
+class Gate:
+    """Judges requests, and counts who is inside."""
+
+    def __init__(
+        self,
+        counters: Counters,
+        *,
+        origins: Origins,
+        credentials: Credentials,
+        assets: Callable[[str], Asset | None],
+        max_connections: int,
+        max_connections_per_ip: int = 0,
+        connect_rate: float = 0,
+        max_channel_length: int = 128,
+        now: float = 0.0,
+    ) -> None:
+        self.open = 0
+        self.is_draining = False
+        self.max_connections = max_connections
+        self._counters = counters
+        self._origins = origins
+        self._credentials = credentials
+        self._assets = assets
+        self._addresses = AddressCeiling(max_connections_per_ip)
+        self._rate = TokenBucket(connect_rate, now) if connect_rate else None
+        self._max_channel_length = max_channel_length
+
+    def judge(self, request: Request, address: str, now: float) -> Admission | Response:
+        """Admit a request to the opening handshake, or answer it with HTTP."""
+        try:
+            return self._judge(request, address, now)
+        except Refusal as refusal:
+            self._counters.rejected[refusal.reason] += 1
+            return respond(refusal.status, refusal.text.encode() + b"\n", refusal.headers)
+
+    def enter(self, address: str) -> None:
+        """Count a connection in."""
+        self.open += 1
+        self._addresses.enter(address)
+
+    def leave(self, address: str) -> None:
+        """Count a connection out."""
+        self.open -= 1
+        self._addresses.leave(address)
+
+    def _judge(self, request: Request, address: str, now: float) -> Admission | Response:
+        path, _, query = request.path.partition("?")
+        route = self._route(path)
+        if route is None:
+            return self._page(request, path)
+        self._check_origin(request)
+        self._check_ceilings(address, now)
+        identity = self._check_credentials(request, query)
+        dialect, channel = route
+        return Admission(dialect, channel, identity)
+
+    def _route(self, path: str) -> tuple[str, str] | None:
+        """Name the dialect and the channel of a path; None when it is no WebSocket's."""
+        if path == "/ws":
+            return "raw", DEFAULT_CHANNEL
+        if path == "/echo":
+            return "echo", ""
+        if not path.startswith("/ws/"):
+            return None
+        try:
+            channel = unquote(path[4:], errors="strict")
+        except UnicodeDecodeError:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "The channel's name is not UTF-8.", "bad_request") from None
+        if not channel:
+            raise Refusal(HTTPStatus.NOT_FOUND, "A channel has a name: /ws/NAME.", "not_found")
+        if len(channel) > self._max_channel_length:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "The channel's name is too long.", "bad_request")
+        if not channel.isprintable() or " " in channel:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "The channel's name has spaces or controls.", "bad_request")
+        return "raw", channel
+
+    def _page(self, request: Request, path: str) -> Response:
+        body, headers = b"ok\n", _UNCACHED
+        if path != "/healthz":
+            asset = self._assets(path)
+            if asset is None:
+                raise Refusal(HTTPStatus.NOT_FOUND, "There is nothing here.", "not_found")
+            body, headers = asset.body, asset.headers
+        if request.method not in ("GET", "HEAD"):
+            raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET.", "bad_request", (("Allow", "GET, HEAD"),))
+        return respond(HTTPStatus.OK, body, headers, with_body=request.method == "GET")
+
+    def _check_origin(self, request: Request) -> None:
+        if not self._origins.allow(request.headers.get_all("Origin"), request.headers.get_all("Host")):
+            raise Refusal(HTTPStatus.FORBIDDEN, "This origin may not connect.", "origin")
+
+    def _check_ceilings(self, address: str, now: float) -> None:
+        retry = (("Retry-After", str(RETRY_AFTER)),)
+        if self.is_draining:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server is shutting down.", "draining", retry)
+        if self.open >= self.max_connections:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server is full.", "full", retry)
+        if self._addresses.full(address):
+            raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, "Too many connections from this address.", "address", retry)
+        if self._rate is not None and not self._rate.take(now):
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Too many new connections now.", "connect_rate", retry)
+
+    def _check_credentials(self, request: Request, query: str) -> Identity:
+        try:
+            return self._credentials.check(bearer_token(request.headers, query))
+        except Refused as refused:
+            raise Refusal(
+                HTTPStatus.UNAUTHORIZED, str(refused), "credentials", (("WWW-Authenticate", "Bearer"),)
+            ) from None
+
+
+def bearer_token(headers: Headers, query: str) -> str | None:
+    """Find the token of a request: ``Authorization: Bearer``, or else ``?token=``. None when there is none, or two."""
+    try:
+        authorization = headers.get("Authorization")
+    except MultipleValuesError:
+        return None
+    if authorization is not None:
+        scheme, _, token = authorization.partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else None
+    if "token=" not in query:
+        return None
+    try:
+        tokens = parse_qs(query, max_num_fields=32).get("token", [])
+    except ValueError:
+        return None
+    return tokens[0] if len(tokens) == 1 else None
+
+
+def respond(
+    status: HTTPStatus,
+    body: bytes,
+    headers: Fields = (),
+    *,
+    with_body: bool = True,
+) -> Response:
+    """Make a plain HTTP answer that ends its connection."""
+    fields = Headers(headers)
+    if "Content-Type" not in fields:
+        fields["Content-Type"] = "text/plain; charset=utf-8"
+    fields["Date"] = formatdate(usegmt=True)
+    fields["Connection"] = "close"
+    if "Content-Length" not in fields:
+        fields["Content-Length"] = str(len(body))
+    return Response(status.value, status.phrase, fields, body if with_body else b"")

@@ -1,0 +1,141 @@
+"""One wheel for every connection's time: pings, and the deadlines of all that a client must do in time.
+
+One timer, ten times a second, instead of a task and timers per connection. On each tick: one slot of the wheel is
+pinged (one shared frame), expired deadlines are acted on, and the laggards are asked for progress.
+
+Laws:
+- a verdict is passed on a client only after the loop has had the time to read what the client sent: a late tick, which
+  means that *we* were busy, passes none.
+- a client that lags is not pinged, and not blamed for a missing pong: the ping would wait behind its queue. What
+  counts for it is progress: ``write_timeout`` seconds without any, and it is gone.
+- pings are spread over the interval, so that ten thousand clients that came at once are not pinged at once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from struct import pack
+from typing import TYPE_CHECKING, Final
+
+from server.core.counters import Histogram
+from server.core.frames import PING, encode_frame
+from server.edge.deadlines import Deadlines
+
+if TYPE_CHECKING:
+    from server.edge.connection import Connection
+
+TICK: Final = 0.1
+# How long a peer may take to answer our close frame, and a client that was too slow to take it at all.
+CLOSE_TIMEOUT: Final = 5.0
+EVICTION_GRACE: Final = 2.0
+# A tick that is later than this tells more of us than of the clients.
+LATE: Final = 0.5
+
+
+class Wheel:
+    """Pings, pongs and deadlines of all connections of a listener."""
+
+    def __init__(
+        self,
+        *,
+        ping_interval: float,
+        pong_timeout: float,
+        open_timeout: float,
+        write_timeout: float,
+        loop_lag: Histogram,
+        clock: Callable[[], float],
+        call_later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        self.opening: Deadlines[Connection] = Deadlines(open_timeout)
+        self.closing: Deadlines[Connection] = Deadlines(CLOSE_TIMEOUT)
+        self.evicting: Deadlines[Connection] = Deadlines(EVICTION_GRACE)
+        self.awaiting_pong: Deadlines[Connection] = Deadlines(pong_timeout)
+        # Whose sockets take no more: asked for progress on every tick.
+        self.paused: dict[Connection, None] = {}
+        # When the credentials of a connection end; any time, so this one is looked through.
+        self.expiring: dict[Connection, float] = {}
+        self.last_lag = 0.0
+        slots = max(1, round(ping_interval / TICK)) if ping_interval else 0
+        self._slots: list[dict[Connection, None]] = [{} for _ in range(slots)]
+        self._at = 0
+        self._write_timeout = write_timeout
+        self._loop_lag = loop_lag
+        self._clock = clock
+        self._call_later = call_later
+        self._due = 0.0
+        self._running = False
+
+    def start(self) -> None:
+        self._running = True
+        self._due = self._clock() + TICK
+        self._call_later(TICK, self._turn)
+
+    def stop(self) -> None:
+        """Turn no more. Idempotent."""
+        self._running = False
+
+    def join(self, connection: Connection) -> None:
+        """Give an open connection a place on the wheel, at random, if pings are on."""
+        if self._slots:
+            connection.place = random.randrange(len(self._slots))
+            self._slots[connection.place][connection] = None
+
+    def forget(self, connection: Connection) -> None:
+        """Wait for nothing more from a connection. Idempotent."""
+        for deadlines in (self.opening, self.closing, self.evicting, self.awaiting_pong):
+            deadlines.discard(connection)
+        self.paused.pop(connection, None)
+        self.expiring.pop(connection, None)
+        if connection.place >= 0:
+            self._slots[connection.place].pop(connection, None)
+
+    def _turn(self) -> None:
+        if not self._running:
+            return
+        now = self._clock()
+        lag = self.last_lag = max(0.0, now - self._due)
+        # Ticks that were missed are not caught up on.
+        self._due = max(self._due + TICK, now)
+        self._call_later(self._due - now, self._turn)
+        self._loop_lag.observe(lag)
+        self.tick(now, late=lag > LATE)
+
+    def tick(self, now: float, *, late: bool = False) -> None:
+        """Do what is due at `now`; a `late` tick only pings."""
+        self._ping(now)
+        if late:
+            return
+        for connection in self.opening.expire(now):
+            connection.abort("handshake not finished in time")
+        for connection in self.closing.expire(now):
+            connection.abort("close frame not answered in time")
+        for connection in self.evicting.expire(now):
+            connection.abort("did not take the close frame in time")
+        for connection in self.awaiting_pong.expire(now):
+            if connection.paused or connection.holds_reading:
+                self.awaiting_pong.add(connection, now)
+            else:
+                connection.lose_contact()
+        for connection in [c for c, deadline in self.expiring.items() if deadline <= now]:
+            connection.expire()
+        self._ask_for_progress(now)
+
+    def _ping(self, now: float) -> None:
+        if not self._slots:
+            return
+        self._at = (self._at + 1) % len(self._slots)
+        slot = self._slots[self._at]
+        if not slot:
+            return
+        payload = pack("!d", now)
+        frame = encode_frame(PING, payload)
+        # A copy: a write may fail, and a connection that fails leaves its slot.
+        for connection in list(slot):
+            if connection.ping(payload, frame, now):
+                self.awaiting_pong.add(connection, now)
+
+    def _ask_for_progress(self, now: float) -> None:
+        for connection in list(self.paused):
+            if connection.stalled_for(now) >= self._write_timeout:
+                connection.abandon()

@@ -1,0 +1,239 @@
+"""The public port: its sockets, everyone who is connected, and the way out for all of them.
+
+Laws: every accepted socket is in `connections` until it is lost, and counted once; what is opened is closed once, with
+one code. Stops accepting before it says goodbye; never waits for a client longer than it was told to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from websockets.server import ServerProtocol
+
+from server.core.backlog import Backlog
+from server.core.counters import Counters
+from server.core.hub import Hub
+from server.core.lag import LagLimits
+from server.edge.closing import Close, close_label
+from server.edge.connection import Connection
+from server.edge.gate import Admission, Gate
+from server.edge.heartbeat import Wheel
+from server.edge.recorder import Departure, Recorder
+from server.edge.session import EchoSession, RawSession, Session
+
+log = logging.getLogger("stentor.edge")
+
+# The library logs headers and paths at debug, where tokens are; and what it logs at info is ours to count.
+_library_log = logging.getLogger("stentor.websockets")
+_library_log.setLevel(logging.WARNING)
+
+# Sockets that may stand in the doorway, beyond the connections that are served, before they are turned away unread.
+# Together with what the process needs for itself this is below the 64 descriptors that `max_connections` leaves free.
+DOORWAY: Final = 32
+# How many goodbyes are said in one turn of the loop.
+FAREWELLS: Final = 256
+# Linux: pause the writer when this much has not been *sent* yet, whatever the size of the kernel's buffer.
+_TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
+_NOTSENT_BYTES: Final = 64 * 1024
+
+_TURNED_AWAY: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for every client of a listener; sizes in bytes, rates per second."""
+
+    lag: LagLimits
+    may_publish: bool = True
+    message_rate: float = 1000.0
+    max_message_size: int = 65536
+
+
+class Listener:
+    """Accepts clients, holds them, and lets them go."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        *,
+        hub: Hub,
+        gate: Gate,
+        wheel: Wheel,
+        recorder: Recorder,
+        clock: Callable[[], float],
+    ) -> None:
+        self.terms = terms
+        self.hub = hub
+        self.gate = gate
+        self.wheel = wheel
+        self.recorder = recorder
+        self.clock = clock
+        self.counters: Counters = hub.counters
+        self.backlog: Backlog = hub.backlog
+        self.message_rate = terms.message_rate
+        self.connections: dict[Connection, None] = {}
+        self.open_by_dialect: dict[str, int] = {"raw": 0, "echo": 0}
+        self._servers: list[asyncio.Server] = []
+        self._empty: asyncio.Event = asyncio.Event()
+
+    # Sockets
+
+    async def listen(self, host: str, port: int, *, backlog: int, tls: ssl.SSLContext | None = None) -> int:
+        """Accept on every address of `host`, all on one port (a free one when 0); return the port. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        for sock in bind(host, port, backlog):
+            self._servers.append(
+                await loop.create_server(lambda: Connection(self), sock=sock, backlog=backlog, ssl=tls)
+            )
+            port = sock.getsockname()[1]
+        return port
+
+    @property
+    def is_accepting(self) -> bool:
+        return any(server.is_serving() for server in self._servers)
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets; what is connected stays. Idempotent."""
+        self.gate.is_draining = True
+        for server in self._servers:
+            server.close()
+
+    async def drain(self, within: float, rate: float = 0.0) -> None:
+        """Say goodbye to everyone, `rate` a second (0: as fast as is fair), and wait at most `within` seconds.
+
+        What is queued for a client goes out before its close frame, if the client takes it in time.
+        """
+        self.stop_accepting()
+        try:
+            async with asyncio.timeout(within):
+                await self._say_goodbye(rate)
+                await self._all_gone()
+        except TimeoutError:
+            log.warning("%d connections did not close within %.1f s", len(self.connections), within)
+            self.abort_all()
+            await self._all_gone()
+
+    def abort_all(self) -> None:
+        """Drop everyone now. Idempotent."""
+        for connection in list(self.connections):
+            connection.abort("server stopped")
+
+    async def _say_goodbye(self, rate: float) -> None:
+        pause, step = (1 / rate, 1) if rate else (0.0, FAREWELLS)
+        if rate > 100:
+            pause, step = 0.1, max(1, round(rate / 10))
+        leaving = list(self.connections)
+        for start in range(0, len(leaving), step):
+            for connection in leaving[start : start + step]:
+                if connection.session is None:
+                    connection.abort("server stopped")
+                else:
+                    connection.finish(Close.GOING_AWAY, "server shutting down")
+            await asyncio.sleep(pause)
+
+    async def _all_gone(self) -> None:
+        while self.connections:
+            self._empty.clear()
+            await self._empty.wait()
+
+    # Called by connections
+
+    def new_protocol(self) -> ServerProtocol:
+        return ServerProtocol(max_size=self.terms.max_message_size, logger=_library_log)
+
+    def new_session(self, connection: Connection, admission: Admission) -> Session:
+        if admission.dialect == "echo":
+            return EchoSession(connection)
+        return RawSession(connection, self.hub, admission.channel, self.terms.lag, may_publish=self.terms.may_publish)
+
+    def joined(self, connection: Connection) -> None:
+        """Take note of an accepted socket."""
+        now = self.clock()
+        self.connections[connection] = None
+        connection.accepted_at = now
+        self.wheel.opening.add(connection, now)
+        if len(self.connections) > self.gate.max_connections + DOORWAY:
+            self.counters.rejected["full"] += 1
+            connection.transport.write(_TURNED_AWAY)
+            connection.transport.close()
+
+    def opened(self, connection: Connection, admission: Admission) -> None:
+        """Take note of a finished handshake."""
+        now = connection.opened_at
+        self.wheel.opening.discard(connection)
+        self.counters.opened += 1
+        self.counters.handshake_duration.observe(now - connection.accepted_at)
+        self.open_by_dialect[admission.dialect] += 1
+        if admission.identity.expires is not None:
+            # Wall-clock time is looked at once: a clock that jumps later disconnects nobody.
+            self.wheel.expiring[connection] = now + admission.identity.expires - time.time()
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("open %s %s %r", connection.address, admission.dialect, admission.channel)
+
+    def left(self, connection: Connection, code: int, reason: str) -> None:
+        """Settle the account of a lost socket."""
+        self.connections.pop(connection, None)
+        self.wheel.forget(connection)
+        if not self.connections:
+            self._empty.set()
+        session = connection.session
+        if session is None:
+            return
+        self.gate.leave(connection.address)
+        self.counters.closed[close_label(code)] += 1
+        self.open_by_dialect[session.dialect] -= 1
+        departure = self._departure(connection, session, code, reason)
+        self.recorder.record(departure)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("close %s %d %s after %.1f s", departure.address, code, reason, departure.connected)
+
+    def slow(self, connection: Connection, why: str) -> None:
+        """Take note of a client that is thrown out for being slow."""
+        self.counters.slow_disconnects += 1
+        log.debug("slow %s: %s", connection.address, why)
+
+    def fault(self, connection: Connection) -> None:
+        """Log an error of our own, which is being handled."""
+        log.exception("internal error on the connection of %s", connection.address)
+
+    def _departure(self, connection: Connection, session: Session, code: int, reason: str) -> Departure:
+        now = self.clock()
+        lost = session.outbox.lost if session.outbox is not None else None
+        return Departure(
+            at=time.time(),
+            address=connection.address,
+            dialect=session.dialect,
+            channel=session.channel,
+            code=code,
+            reason=reason,
+            queue_messages=lost.messages if lost else 0,
+            queue_bytes=lost.bytes if lost else 0,
+            queue_age=now - lost.oldest if lost else 0.0,
+            connected=now - connection.opened_at,
+            rtt=connection.rtt,
+            loop_lag=self.wheel.last_lag,
+        )
+
+
+def bind(host: str, port: int, backlog: int) -> Iterator[socket.socket]:
+    """Bind a listening socket for each address of `host` ("" for all); the port of the first serves for the rest."""
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, address in dict.fromkeys((family, address[0]) for family, _, _, _, address in found):
+        sock = socket.create_server((str(address), port), family=family, backlog=backlog)
+        # Inherited by every socket that is accepted: a shallow pipe, so that a laggard is seen early and what it has
+        # not been sent yet can still be dropped or conflated.
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
+        except OSError:
+            log.warning("TCP_NOTSENT_LOWAT is not to be had here: slow clients are noticed later")
+        port = sock.getsockname()[1]
+        yield sock
