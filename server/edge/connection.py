@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_bucket", "_buffered", "_close_code", "_close_reason", "_finishing", "_fragments", "_listener",
         "_pong", "_progress_at", "_protocol", "_session", "accepted_at", "address", "holds_reading", "opened_at",
-        "paused", "ping_payload", "pinged_at", "place", "rtt", "transport",
+        "paused", "pinged_at", "place", "rtt", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -84,7 +84,6 @@ class Connection(asyncio.Protocol):
         self.address = ""
         self.paused = False
         self.holds_reading = False
-        self.ping_payload = b""
         self.pinged_at = 0.0
         self.rtt = 0.0
 
@@ -261,7 +260,7 @@ class Connection(asyncio.Protocol):
                 return
             opcode = frame.opcode
             if opcode is Opcode.PONG:
-                self._take_pong(bytes(frame.data))
+                self._take_pong()
             elif opcode is Opcode.TEXT or opcode is Opcode.BINARY:
                 if frame.fin:
                     self._take_message(opcode, cast(bytes, frame.data))
@@ -297,17 +296,16 @@ class Connection(asyncio.Protocol):
 
     # Heartbeat
 
-    def ping(self, payload: bytes, frame: bytes, now: float) -> bool:
+    def ping(self, frame: bytes, now: float) -> bool:
         """Send a ping, unless the client lags, is leaving or owes a pong; tell if one was sent."""
         if self.paused or self.pinged_at or not self.is_open:
             return False
-        self.ping_payload = payload
         self.pinged_at = now
         self.transport.write(frame)
         return True
 
-    def _take_pong(self, payload: bytes) -> None:
-        if not self.pinged_at or payload != self.ping_payload:
+    def _take_pong(self) -> None:
+        if not self.pinged_at:
             return  # unsolicited, which is allowed: RFC 6455, section 5.5.3
         self.rtt = self._listener.clock() - self.pinged_at
         self.pinged_at = 0.0

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from struct import pack
 from typing import TYPE_CHECKING, Final
 
 from server.core.counters import Histogram
@@ -29,6 +28,8 @@ TICK: Final = 0.1
 # How long a peer may take to answer our close frame, and a client that was too slow to take it at all.
 CLOSE_TIMEOUT: Final = 5.0
 EVICTION_GRACE: Final = 2.0
+# Empty: a connection has one ping on its way at most, so a pong needs no payload to say which it answers.
+_PING: Final = encode_frame(PING, b"")
 # A tick that is later than this tells more of us than of the clients.
 LATE: Final = 0.5
 
@@ -128,11 +129,9 @@ class Wheel:
         slot = self._slots[self._at]
         if not slot:
             return
-        payload = pack("!d", now)
-        frame = encode_frame(PING, payload)
         # A copy: a write may fail, and a connection that fails leaves its slot.
         for connection in list(slot):
-            if connection.ping(payload, frame, now):
+            if connection.ping(_PING, now):
                 self.awaiting_pong.add(connection, now)
 
     def _ask_for_progress(self, now: float) -> None:
