@@ -34,6 +34,9 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
+bench: $(VENV)/.dev  ## micro-benchmarks and a small race against other Python fan-outs
+	$(BIN)/python -m bench $(ARGS)
+
 check: lint types test  ## lint, types and tests: exactly what CI runs
 
 format: $(VENV)/.dev  ## let ruff lay out the code

@@ -109,9 +109,10 @@ class Connection(asyncio.Protocol):
     def stalled_for(self, now: float) -> float:
         """Return the seconds since the socket last took a byte; 0 when it has since the last call."""
         buffered = self.transport.get_write_buffer_size()
-        if buffered != self._buffered:
-            self._buffered = buffered
+        if buffered < self._buffered:
             self._progress_at = now
+        # It grows by our own close frame; that is no progress of the client's.
+        self._buffered = buffered
         return now - self._progress_at
 
     # From the event loop
@@ -139,7 +140,10 @@ class Connection(asyncio.Protocol):
         if self._session is None:
             if events:
                 self._take_request(events)
-            else:
+            elif protocol.handshake_exc is not None and not self._close_code:
+                # Not HTTP, or more of it than the library takes: it has its answer, if any, ready.
+                self._note(ABNORMAL, "not a request")
+                self._listener.counters.rejected["bad_request"] += 1
                 self._answer()
         else:
             if protocol.state is not State.OPEN:

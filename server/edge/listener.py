@@ -131,7 +131,8 @@ class Listener:
         pause, step = (1 / rate, 1) if rate else (0.0, FAREWELLS)
         if rate > 100:
             pause, step = 0.1, max(1, round(rate / 10))
-        leaving = list(self.connections)
+        # Requests that are still on their way come last: most get their 503 by themselves until then.
+        leaving = sorted(self.connections, key=lambda connection: connection.session is None)
         for start in range(0, len(leaving), step):
             for connection in leaving[start : start + step]:
                 if connection.session is None:

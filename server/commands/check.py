@@ -1,0 +1,45 @@
+"""`stentor check`: what the configuration comes to, and where each value came from."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from server.commands.line import Line, Parser, configuration, warn
+from server.config import OPTIONS
+from server.config.options import as_toml
+from server.config.sources import Loaded
+
+ABOUT = """\
+Checks the configuration and prints it resolved, as TOML, with the place that
+each value came from; secrets are masked. Ends with 0 if it can be used, with 2
+if not."""
+
+
+def parser() -> Parser:
+    """Take the options that `serve` takes."""
+    parser = Parser("check", ABOUT)
+    parser.add_configuration()
+    return parser
+
+
+def run(line: Line) -> int:
+    """Print the configuration on standard output, warnings on standard error."""
+    loaded = configuration(line)
+    print(resolved(loaded))
+    for warning in loaded.settings.warnings():
+        warn(f"stentor: warning: {warning}")
+    return 0
+
+
+def resolved(loaded: Loaded) -> str:
+    """Write the configuration as a TOML file; what is not set, and has no default, is a comment."""
+    blocks = []
+    for group, options in groupby(OPTIONS.values(), key=lambda option: option.group):
+        lines = [f"# {group}"]
+        for option in options:
+            value, origin = getattr(loaded.settings, option.key), loaded.origin[option.key]
+            lines.append(
+                f"# {option.key} is not set" if value is None else f"{option.key} = {as_toml(value)}  # from {origin}"
+            )
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
