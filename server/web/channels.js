@@ -1,0 +1,73 @@
+// Names of channels: where the page finds them, how they become addresses, which were used lately.
+// Knows no socket and builds no DOM.
+
+export const DEFAULT_CHANNEL = "main";
+const REMEMBERED = 8;
+const STORAGE_KEY = "stentor.channels";
+
+/** The channel a location asks for: its fragment (`#ops`), else `?channel=ops`, else `main`. */
+export function channelOf(location) {
+  return decoded(location.hash.slice(1)) || new URLSearchParams(location.search).get("channel") || DEFAULT_CHANNEL;
+}
+
+/** Why a name cannot be a channel's, in words; null if it can. */
+export function objectionTo(channel) {
+  if (channel === "") return "A channel needs a name.";
+  // A browser resolves these as steps in the path, however they are escaped.
+  if (channel === "." || channel === "..") return "A path cannot hold this name.";
+  if (!isWellFormed(channel)) return "This name holds half a character.";
+  return null;
+}
+
+export function fragmentOf(channel) {
+  return "#" + encodeURIComponent(channel);
+}
+
+/** The raw dialect's address of a channel on the host that served the page. */
+export function socketAddress(location, channel, token = "") {
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  const query = token ? "?token=" + encodeURIComponent(token) : "";
+  return `${scheme}://${location.host}/ws/${encodeURIComponent(channel)}${query}`;
+}
+
+/** A word as a POSIX shell reads it back unchanged. */
+export function shellWord(text) {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : "'" + text.replaceAll("'", "'\\''") + "'";
+}
+
+/** The channels joined lately, the latest first. A browser that forbids storage remembers none. */
+export function recentChannels(storage) {
+  try {
+    const names = JSON.parse(storage.getItem(STORAGE_KEY) ?? "[]");
+    return Array.isArray(names) ? names.filter((name) => typeof name === "string").slice(0, REMEMBERED) : [];
+  } catch {
+    return [];
+  }
+}
+
+export function rememberChannel(storage, channel) {
+  const names = [channel, ...recentChannels(storage).filter((name) => name !== channel)].slice(0, REMEMBERED);
+  try {
+    storage.setItem(STORAGE_KEY, JSON.stringify(names));
+  } catch {
+    // Private windows and full disks refuse: the page works without.
+  }
+  return names;
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+function isWellFormed(text) {
+  try {
+    encodeURIComponent(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
