@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:  # a full disk, say
         _drop_output()
-        print(f"stentor: {error.strerror or error}", file=sys.stderr)
+        print(f"stentor: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
         return 1
     return code
 

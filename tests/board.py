@@ -40,8 +40,13 @@ class Guest(ServerConnection):
 
     visit: Visit | None = None
     cut_at: int | None = None
+    refuse_with: int | None = None
 
     def process_event(self, event: Event) -> None:
+        if self.refuse_with and isinstance(event, Frame) and event.opcode is Opcode.TEXT:
+            self.protocol.send_close(self.refuse_with)
+            self.refuse_with = None
+            self.send_data()
         if self.visit and isinstance(event, Frame) and event.opcode in (Opcode.TEXT, Opcode.BINARY):
             assert event.fin, "the commands send whole messages"
             self.visit.said.append((event.opcode.name.lower(), bytes(event.data)))
@@ -59,15 +64,12 @@ class Board:
 
     def __init__(self, sock: socket.socket | None = None) -> None:
         self.sock = sock or reserved_port()
+        self.url = f"ws://127.0.0.1:{self.sock.getsockname()[1]}"
         self.visits: list[Visit] = []
         self.present: list[Guest] = []
         # How the next visits are treated: with a status, or with a function that gets the connection and may end it.
         self.statuses: list[int] = []
         self.treatments: list[Treatment] = []
-
-    @property
-    def url(self) -> str:
-        return f"ws://127.0.0.1:{self.sock.getsockname()[1]}"
 
     @property
     def lines(self) -> list[bytes]:
@@ -152,6 +154,11 @@ def close_with(code: int, reason: str = "", after: int = 0) -> Treatment:
         await connection.close(code, reason)
 
     return close
+
+
+async def refuse_the_first(connection: Guest) -> None:
+    """Close with 1008 on the first message, after the pong for a ping that came along with it."""
+    connection.refuse_with = 1008
 
 
 async def stop_reading(connection: Guest) -> None:

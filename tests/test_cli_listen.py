@@ -51,8 +51,12 @@ async def start(folder: Path, server: Board, *arguments: str, stdout: int) -> as
 
 
 async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
-    async with asyncio.timeout(60):
-        _, err = await process.communicate()
+    try:
+        async with asyncio.timeout(60):
+            _, err = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        raise
     return process.returncode, err.decode()
 
 

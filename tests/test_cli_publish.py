@@ -17,7 +17,7 @@ from server.commands import publish
 from server.commands.contact import Backoff, Destination, RefusedError, keep_contact
 from server.commands.publish import Lines, Pace, Publisher
 from server.core.limits import TokenBucket
-from tests.board import Board, board, close_with, cut_after, reserved_port, stop_reading, until
+from tests.board import Board, board, close_with, cut_after, refuse_the_first, reserved_port, stop_reading, until
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MANY = [f"line {number}".encode() for number in range(3000)]
@@ -127,7 +127,7 @@ async def test_a_channel_may_have_any_name(server: Board, pipe: tuple[int, Calla
 async def test_every_line_arrives_in_order_over_broken_connections(
     server: Board, pipe: tuple[int, Callable[[bytes], None]]
 ) -> None:
-    server.treatments = [cut_after(1), cut_after(0), cut_after(700), close_with(1012, after=300), cut_after(2)]
+    server.treatments = [cut_after(1), cut_after(5), cut_after(700), close_with(1012, after=300), cut_after(2)]
     reader, fill = pipe
     fill(b"\n".join(MANY))
     said = await hand_over(server, reader)
@@ -190,15 +190,25 @@ async def test_what_comes_back_does_not_get_in_the_way(
     ("code", "words"),
     [(1008, "closed with 1008, not allowed"), (1009, "closed with 1009, larger than the server takes")],
 )
-async def test_a_close_that_cannot_heal_is_the_end(
-    server: Board, pipe: tuple[int, Callable[[bytes], None]], code: int, words: str
-) -> None:
+async def test_a_close_that_cannot_heal_is_the_end(server: Board, code: int, words: str) -> None:
     server.treatments = [close_with(code, after=1)]
-    reader, fill = pipe
-    fill(b"a\n" * 10)
+    reader, writer = os.pipe()
+    os.write(writer, b"a\n" * 10)
     with pytest.raises(RefusedError) as caught:
         await hand_over(server, reader)
+    os.close(reader)
+    os.close(writer)
     assert str(caught.value) == f"lost contact with {server.url}/ws/c: {words}"
+
+
+async def test_a_refusal_of_the_last_line_is_not_missed(
+    server: Board, pipe: tuple[int, Callable[[bytes], None]]
+) -> None:
+    server.treatments = [refuse_the_first]
+    reader, fill = pipe
+    fill(b"a")
+    with pytest.raises(RefusedError, match="closed with 1008, not allowed"):
+        await hand_over(server, reader)
 
 
 async def test_the_pace_stays_within_what_a_server_takes(
@@ -310,9 +320,14 @@ async def start(folder: Path, *arguments: str, stdin: int = asyncio.subprocess.P
     )
 
 
-async def ended(process: asyncio.subprocess.Process, stdin: bytes | None = None) -> tuple[int | None, str, str]:
-    async with asyncio.timeout(60):
-        out, err = await process.communicate(stdin)
+async def ended(process: asyncio.subprocess.Process, stdin: bytes = b"") -> tuple[int | None, str, str]:
+    """Give the process the rest of its standard input, and wait for its end."""
+    try:
+        async with asyncio.timeout(60):
+            out, err = await process.communicate(stdin)
+    except TimeoutError:
+        process.kill()
+        raise
     return process.returncode, out.decode(), err.decode()
 
 

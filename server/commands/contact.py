@@ -140,7 +140,7 @@ async def keep_contact(
                 await talk(connection)
                 return
             finally:
-                # Not a close handshake, which a stalled server would never answer: that is `talk`'s, where it counts.
+                # Not a closing handshake, which a stalled server would never answer: that is `talk`'s, where it counts.
                 connection.transport.abort()
         except (OSError, WebSocketException) as error:
             why = f"{'lost contact' if had_contact else 'no contact'} with {destination.shown}: {reason(error)}"
@@ -152,6 +152,27 @@ async def keep_contact(
             if opened is not None and clock() - opened > _PROVEN:
                 backoff.reset()
             await asyncio.sleep(max(backoff.next(), _retry_after(error)))
+
+
+async def goodbye(connection: ClientConnection) -> ConnectionClosed | None:
+    """Do the closing handshake; return how the connection closed, None if the server would not have it."""
+    try:
+        async with asyncio.timeout(_CLOSE_TIMEOUT):
+            await asyncio.gather(connection.close(), discard(connection))
+    except TimeoutError:
+        return None
+    except ConnectionClosed as closed:
+        return closed
+    raise AssertionError("discard() ends with the connection, and says so")
+
+
+async def discard(connection: ClientConnection) -> None:
+    """Drop what comes in until the connection closes: unread, it would hold up the control frames behind it.
+
+    Raises ConnectionClosed.
+    """
+    while True:
+        await connection.recv(decode=False)
 
 
 def can_heal(error: Exception) -> bool:

@@ -14,7 +14,7 @@ from typing import Final
 
 from websockets.asyncio.client import ClientConnection
 
-from server.commands.contact import RefusedError, first_of, keep_contact, reason
+from server.commands.contact import RefusedError, first_of, goodbye, keep_contact, reason
 from server.commands.line import Line, Parser
 from server.commands.station import KEYS, add_station, destination_of, end_quietly, voice
 from server.config.sources import COMMAND_LINE
@@ -109,7 +109,7 @@ class Listener:
         while self._left:
             self._output.write(await connection.recv(decode=False) + b"\n")
             self._left -= 1
-        await connection.close()
+        await goodbye(connection)
 
 
 def _count(line: Line) -> int:

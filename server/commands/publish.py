@@ -16,10 +16,20 @@ from typing import Final
 
 from websockets.asyncio.client import ClientConnection
 
-from server.commands.contact import LARGEST_PUBLICATION, RefusedError, Say, first_of, keep_contact, reason
+from server.commands.contact import (
+    LARGEST_PUBLICATION,
+    RefusedError,
+    Say,
+    can_heal,
+    discard,
+    first_of,
+    goodbye,
+    keep_contact,
+    reason,
+)
 from server.commands.line import Line, Parser
 from server.commands.station import KEYS, add_station, destination_of, end_quietly, voice
-from server.config import OPTIONS
+from server.config import Settings
 from server.config.options import quantity
 from server.config.sources import COMMAND_LINE
 
@@ -50,9 +60,7 @@ def run(line: Line) -> int:
     """Publish standard input; return the exit code."""
     rate = _rate(line)
     destination, settings = destination_of(line)
-    if rate is None:
-        rate = settings.message_rate if settings else float(str(OPTIONS["message_rate"].default()))
-    pace = Pace(rate)
+    pace = Pace((settings or Settings()).message_rate if rate is None else rate)
     say = voice("publish")
 
     async def publish() -> None:
@@ -170,7 +178,11 @@ class Publisher:
     async def talk(self, connection: ClientConnection) -> None:
         """Publish until the lines end and the server has read them all."""
         self._sent = self._confirmed
-        await first_of(self._send(connection), self._confirm(connection), self._ignore(connection))
+        await first_of(self._send(connection), self._confirm(connection), discard(connection))
+        # A server answers a ping before it looks at the lines that came along with it: it may still refuse them.
+        closed = await goodbye(connection)
+        if closed and not can_heal(closed):
+            raise closed
 
     async def _send(self, connection: ClientConnection) -> None:
         for kept in tuple(self._unconfirmed):
@@ -186,7 +198,6 @@ class Publisher:
             await self._send_one(connection, self._unconfirmed[-1])
         while self._unconfirmed:
             await self._wait_for_room()
-        await connection.close()
 
     async def _send_one(self, connection: ClientConnection, line: bytes) -> None:
         await self._pace.turn()
@@ -214,11 +225,6 @@ class Publisher:
             self._room.set()
             if len(self._unconfirmed) < _UNCONFIRMED // 2:
                 await asyncio.sleep(_PAUSE)
-
-    async def _ignore(self, connection: ClientConnection) -> None:
-        """Drop what is published on the channel: unread, it would hold up the pongs behind it."""
-        while True:
-            await connection.recv(decode=False)
 
     def _checked(self, line: bytes) -> bytes:
         if not self._text:
