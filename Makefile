@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench lint types format clean
+.PHONY: help run test check bench loadtest loadtest-ui scaling pictures lint types format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -34,8 +34,21 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
+loadtest: $(VENV)/.dev  ## start a server, load it, judge it, leave a report (USERS= RATE= SIZE= TIME= URL=)
+	$(BIN)/python -m loadtest.run $(ARGS)
+
+loadtest-ui: $(VENV)/.dev  ## the same with Locust's web page
+	$(BIN)/python -m loadtest.run --ui $(ARGS)
+
+scaling: $(VENV)/.dev  ## raise the load until the promise breaks; what this machine holds, with plots
+	$(BIN)/python -m loadtest.scaling $(ARGS)
+
+pictures: $(VENV)/.dev  ## take the pictures of the README again
+	$(BIN)/python docs/pictures.py $(ARGS)
+
 bench: $(VENV)/.dev  ## micro-benchmarks and a small race against other Python fan-outs
 	$(BIN)/python -m bench $(ARGS)
+	$(BIN)/python -m loadtest.bench
 
 check: lint types test  ## lint, types and tests: exactly what CI runs
 
