@@ -1,8 +1,8 @@
 """The log: one line per event on standard error, text for people or JSON for machines.
 
 Laws: logging never blocks the event loop: a full queue drops the line and counts it, a blocked pipe blocks a thread of
-its own. A fault that repeats is said ten times a second at most. Nobody's text reaches the terminal raw: control
-characters are escaped.
+its own. It never raises: a line that can't be formatted says so. A fault that repeats is said ten times a second at
+most. Nobody's text reaches the terminal raw: control characters are escaped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Repeats(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
         self._second = 0
-        self._seen: Counter[object] = Counter()
+        self._seen: Counter[str] = Counter()
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno <= logging.DEBUG:
@@ -38,8 +38,9 @@ class Repeats(logging.Filter):
         if second != self._second:
             self._second = second
             self._seen.clear()
-        self._seen[record.msg] += 1
-        return self._seen[record.msg] <= REPEATS_PER_SECOND
+        template = str(record.msg)
+        self._seen[template] += 1
+        return self._seen[template] <= REPEATS_PER_SECOND
 
 
 class TextFormatter(logging.Formatter):
@@ -47,6 +48,11 @@ class TextFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        # Only a traceback, which comes after this, may go over several lines.
+        record.message = record.message.replace("\n", "\\n")
+        return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
         return super().format(record).translate(_CONTROLS)
@@ -82,7 +88,12 @@ class LineWriter(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._lines.put_nowait(self.format(record))
+            line = self.format(record)
+        except Exception:
+            # A mistake in a line is no reason for whoever logs it to fail.
+            line = self.format(_unformatted(record))
+        try:
+            self._lines.put_nowait(line)
         except queue.Full:
             self.dropped += 1
 
@@ -97,6 +108,8 @@ class LineWriter(logging.Handler):
     def close(self) -> None:
         """Write what is queued, for half a second at most. Idempotent."""
         if self._thread.is_alive():
+            if self.dropped:
+                self.emit(_line(f"{self.dropped} lines of this log were dropped"))
             try:
                 self._lines.put(None, timeout=0.25)
             except queue.Full:
@@ -104,6 +117,15 @@ class LineWriter(logging.Handler):
             else:
                 self._thread.join(0.25)
         super().close()
+
+
+def _unformatted(record: logging.LogRecord) -> logging.LogRecord:
+    """Make a line of what could not be made one: its template, quoted, and its place."""
+    return _line(f"a line that cannot be formatted: {record.msg!r} at {record.filename}:{record.lineno}", record.name)
+
+
+def _line(message: str, name: str = "stentor") -> logging.LogRecord:
+    return logging.LogRecord(name, logging.WARNING, __file__, 0, message, None, None)
 
 
 def start(level: str, form: str, stream: IO[str] | None = None) -> LineWriter:

@@ -22,6 +22,7 @@ from websockets.asyncio.server import broadcast
 from server import __version__, logs
 from server.admin.api import Api, is_loopback
 from server.admin.app import Internal
+from server.config.rules import open_file_ceiling
 from server.core.backlog import Backlog
 from server.core.counters import Counters
 from server.core.hub import Hub
@@ -58,15 +59,24 @@ def run(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> int:
+    # Before anything is said: a signal that comes with the first printed line is already one to drain for.
+    loop = asyncio.get_running_loop()
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, number)
     house = House(settings)
     try:
-        await house.open()
+        announcement = await house.open()
     except OSError as error:
         print(f"stentor: cannot listen: {error.strerror or error}", file=sys.stderr)
         await house.internal.stop()
         return CANNOT_LISTEN
     calm_the_collector()
-    return await house.until_signalled()
+    try:
+        print(announcement, flush=True)
+    except OSError:
+        log.warning("nobody reads the standard output")
+    return await house.until_signalled(signals)
 
 
 class House:
@@ -88,7 +98,7 @@ class House:
             evict=_evict,
             report=lambda text: log.warning("fan-out: %s", text),
             fanout_slice=settings.fanout_slice,
-            batch_delay=settings.batch_delay / 1000,
+            batch_delay=settings.batch_delay_seconds,
         )
         self.wheel = Wheel(
             ping_interval=settings.ping_interval,
@@ -119,30 +129,25 @@ class House:
             on_loopback=is_loopback(settings.internal_host),
         )
 
-    async def open(self) -> None:
-        """Listen on both ports and say where. Raises OSError."""
+    async def open(self) -> str:
+        """Listen on both ports; return what to tell the user. Raises OSError."""
         settings = self._settings
         tls = _tls(settings)
         internal_port = await self.internal.listen(settings.internal_host, settings.internal_port)
         port = await self.listener.listen(settings.host, settings.port, backlog=settings.backlog, tls=tls)
         self.wheel.start()
         host, internal_host = _url_host(settings.host), _url_host(settings.internal_host)
+        log.info("listening on %s:%d, internal port on %s:%d", host, port, internal_host, internal_port)
         secure = "s" if tls else ""
-        print(
+        return (
             f"Stentor {__version__} is listening\n"
             f"  page       http{secure}://{host}:{port}/\n"
             f"  websocket  ws{secure}://{host}:{port}/ws/{{channel}}\n"
-            f"  metrics    http://{internal_host}:{internal_port}/metrics\n",
-            flush=True,
+            f"  metrics    http://{internal_host}:{internal_port}/metrics\n"
         )
-        log.info("listening on %s:%d, internal port on %s:%d", host, port, internal_host, internal_port)
 
-    async def until_signalled(self) -> int:
-        """Serve; drain at the first SIGTERM or SIGINT, stop at the second."""
-        loop = asyncio.get_running_loop()
-        signals: asyncio.Queue[int] = asyncio.Queue()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, signals.put_nowait, number)
+    async def until_signalled(self, signals: asyncio.Queue[int]) -> int:
+        """Serve; drain at the first signal, stop at the second; return the exit code."""
         first = await signals.get()
         # From here on, before anything is awaited: not ready, and nobody gets in.
         self.listener.stop_accepting()
@@ -150,15 +155,19 @@ class House:
         drain = asyncio.create_task(self.listener.drain(self._settings.drain_timeout, self._settings.drain_rate))
         second = asyncio.create_task(signals.get())
         await asyncio.wait((drain, second), return_when=asyncio.FIRST_COMPLETED)
-        is_drained = drain.done()
+        code = DRAINED if drain.done() else CUT_SHORT
         drain.cancel()
         second.cancel()
+        for outcome in await asyncio.gather(drain, second, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                log.error("the drain failed", exc_info=outcome)
+                code = CUT_SHORT
         self.listener.abort_all()
+        await self.listener.all_dropped()
         self.wheel.stop()
-        await asyncio.gather(drain, second, return_exceptions=True)
         await self.internal.stop()
-        log.info("stopped%s", "" if is_drained else " by a second signal")
-        return DRAINED if is_drained else CUT_SHORT
+        log.info("stopped" if code == DRAINED else "stopped before everyone was gone")
+        return code
 
 
 def _fan_out(subscriptions: Iterable[Subscription], wire: bytes) -> None:
@@ -197,7 +206,8 @@ def _gate(settings: Settings, counters: Counters, now: float) -> Gate:
         origins=Origins(_list(settings.allowed_origins), tls=settings.tls_cert is not None),
         credentials=_credentials(settings),
         assets=static.StaticFiles().lookup,
-        max_connections=settings.max_connections,
+        # More than there are descriptors for would be cut off by the kernel, uncounted, and a scrape with them.
+        max_connections=min(settings.max_connections, open_file_ceiling()),
         max_connections_per_ip=settings.max_connections_per_ip,
         connect_rate=settings.connect_rate,
         max_channel_length=settings.max_channel_length,

@@ -17,7 +17,9 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
+from server.core.frames import frame_size
 from server.core.hub import Hub
+from server.core.names import name_fault
 from server.dialects import raw
 
 # Centrifugo's error codes for the API.
@@ -25,6 +27,8 @@ INTERNAL: Final = 100
 UNKNOWN_CHANNEL: Final = 102
 BAD_REQUEST: Final = 107
 
+# What one broadcast may name: more would keep the loop from everyone else.
+MOST_CHANNELS: Final = 1000
 # How long a publisher waits on a congested channel before it is told to come back.
 PATIENCE: Final = 5.0
 
@@ -59,6 +63,8 @@ class Api:
         channels = request.get("channels")
         if not isinstance(channels, list) or not channels:
             raise ApiError(BAD_REQUEST, "channels: a list of names is needed")
+        if len(channels) > MOST_CHANNELS:
+            raise ApiError(BAD_REQUEST, f"channels: more than {MOST_CHANNELS}")
         names = [self._channel(name) for name in channels]
         frame = self._frame(request)
         for name in names:
@@ -80,8 +86,8 @@ class Api:
     def _channel(self, name: object) -> str:
         if not isinstance(name, str) or not name:
             raise ApiError(BAD_REQUEST, "channel: a name is needed")
-        if len(name) > self._max_channel_length:
-            raise ApiError(BAD_REQUEST, f"channel: longer than {self._max_channel_length} characters")
+        if fault := name_fault(name, self._max_channel_length):
+            raise ApiError(BAD_REQUEST, f"channel: the name {fault}")
         return name
 
     def _frame(self, request: dict[str, Any]) -> bytes:
@@ -91,10 +97,14 @@ class Api:
             except (binascii.Error, TypeError, ValueError):
                 raise ApiError(BAD_REQUEST, "b64data: not base64") from None
         elif "data" in request:
-            frame = raw.encode_data(request["data"])
+            try:
+                frame = raw.encode_data(request["data"])
+            except TypeError:
+                # It came as JSON; what may be read is deeper than what may be written.
+                raise ApiError(BAD_REQUEST, "data: nested too deeply") from None
         else:
             raise ApiError(BAD_REQUEST, "data: a JSON value is needed")
-        if len(frame) > self._max_message_size:
+        if len(frame) > frame_size(self._max_message_size):
             raise ApiError(BAD_REQUEST, f"data: larger than {self._max_message_size} bytes")
         return frame
 

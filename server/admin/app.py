@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from itertools import islice
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 from aiohttp import web
@@ -27,7 +28,8 @@ class Internal:
         self._listener = listener
         self._clock = clock
         self._registry: CollectorRegistry = metrics.new_registry(listener, clock)
-        self._app = web.Application(client_max_size=4 * 1024 * 1024)
+        guards = [_only_for_this_machine] if on_loopback and api_key is None else []
+        self._app = web.Application(client_max_size=4 * 1024 * 1024, middlewares=guards)
         self._app.add_routes(
             [
                 web.get("/", self._index),
@@ -39,12 +41,12 @@ class Internal:
                 *api.routes(server_api, api_key=api_key, on_loopback=on_loopback),
             ]
         )
-        self._runner = web.AppRunner(self._app, handle_signals=False, access_log=None)
+        self._runner = web.AppRunner(self._app, handle_signals=False, access_log=None, shutdown_timeout=1.0)
 
     async def listen(self, host: str, port: int) -> int:
         """Accept on `host`, on a free port when 0; return the port. Raises OSError."""
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, shutdown_timeout=1.0)
+        site = web.TCPSite(self._runner, host, port)
         await site.start()
         bound: int = self._runner.addresses[0][1]
         return bound
@@ -75,10 +77,18 @@ class Internal:
 
     async def _disconnects(self, request: web.Request) -> web.Response:
         limit = request.query.get("limit", str(CAPACITY))
-        if not limit.isdecimal():
+        if not limit.isdecimal() or len(limit) > 9:
             return _json({"error": "limit: a number is needed"}, status=400)
         recorder = self._listener.recorder
         return _json({"disconnects": [debug.departure(entry) for entry in islice(recorder, int(limit))]})
+
+
+@web.middleware
+async def _only_for_this_machine(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse a request that names another host: a web page whose name was pointed at us ("DNS rebinding") sends one."""
+    if not api.is_loopback(urlsplit(f"//{request.host}").hostname or ""):
+        return web.Response(status=403, text="This port is for this machine.\n")
+    return await handler(request)
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

@@ -41,7 +41,7 @@ def _slow_client(connection: Connection, now: float) -> dict[str, Any]:
         "unsent_bytes": connection.unsent_bytes,
         "stalled_seconds": round(stalled, 3),
         "rtt_seconds": round(connection.rtt, 6),
-        "connected_seconds": round(now - connection.opened_at, 3),
+        "connected_seconds": round(now - (connection.opened_at or connection.accepted_at), 3),
         "would_act": bool(outbox and outbox.observed),
         "why": why,
     }

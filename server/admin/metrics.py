@@ -128,7 +128,10 @@ def new_registry(listener: Listener, clock: Callable[[], float]) -> CollectorReg
 
 def render(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     """Render a scrape as Prometheus text or OpenMetrics, as the Accept header asks; returns body and content type."""
-    encoder, content_type = choose_encoder(accept)
+    try:
+        encoder, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that is none
+        encoder, content_type = choose_encoder("")
     return encoder(registry), content_type
 
 

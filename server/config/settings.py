@@ -87,7 +87,7 @@ class Settings(BaseModel):
         1000.0, "limits", "Messages taken from one client; 0 is no limit.", unit="per second", low=0
     )
     max_message_size: int = option(65536, "limits", "Largest message that is taken from a client.", unit="bytes", low=1)
-    max_channel_length: int = option(128, "limits", "Longest name of a channel, in bytes.", low=1)
+    max_channel_length: int = option(128, "limits", "Longest name of a channel, in characters.", low=1)
     open_timeout: float = option(
         5.0, "limits", "Time that a client has for its opening handshake.", unit="seconds", above=0
     )

@@ -82,10 +82,11 @@ class Channel:
 class _Flush:
     """One batch on its way to the subscribers that there were when it began."""
 
-    __slots__ = ("batch", "departures", "position", "started", "targets")
+    __slots__ = ("batch", "departures", "is_partial", "position", "started", "targets")
 
     def __init__(self, channel: Channel, started: float) -> None:
         self.batch = channel.take_batch()
+        self.is_partial = bool(channel.frames)  # the rest has waited its time, and goes with the next turn
         self.targets = list(channel.subscriptions)
         self.departures = channel.departures
         self.position = 0
@@ -173,14 +174,16 @@ class Hub:
         """Hand out what is due, to at most `fanout_slice` clients; called by the loop."""
         self._turn_asked = False
         room = self._slice
-        # Channels that are not through go to the end of the line: a large one does not hold up the others.
-        for _ in range(len(self._ready)):
-            if room <= 0:
-                break
-            channel = self._ready.popleft()
-            room -= self._advance(channel, room)
-        if self._ready:
-            self._ask_turn()
+        try:
+            # Channels that are not through go to the end of the line: a large one does not hold up the others.
+            for _ in range(len(self._ready)):
+                if room <= 0:
+                    break
+                channel = self._ready.popleft()
+                room -= self._advance(channel, room)
+        finally:
+            if self._ready:
+                self._ask_turn()
 
     def _ask_flush(self, channel: Channel) -> None:
         channel.waiting = True
@@ -206,13 +209,16 @@ class Hub:
         part = flush.targets
         if flush.position or len(part) > room:
             part = part[flush.position : flush.position + room]
-        if part:
-            self._hand_out(channel, flush, part)
         flush.position += len(part)
-        if flush.position < len(flush.targets):
-            self._ready.append(channel)
-        else:
-            self._finish(channel, flush)
+        try:
+            if part:
+                self._hand_out(channel, flush, part)
+        finally:
+            # Whatever happened: a channel that is not asked for again would be silent for ever.
+            if flush.position < len(flush.targets):
+                self._ready.append(channel)
+            else:
+                self._finish(channel, flush)
         return len(part) or 1
 
     def _hand_out(self, channel: Channel, flush: _Flush, part: list[Subscription]) -> None:
@@ -226,6 +232,7 @@ class Hub:
         self._fan_out(part, batch.wire)
         channel.batch = None
         faulty = self._faults.count - faults
+        # Whoever neither was offered the batch nor failed to take it was written to.
         written = clients - (backlog.offers - offers) - faulty
         counters.offered += clients * len(batch)
         counters.sent += written * len(batch)
@@ -246,7 +253,9 @@ class Hub:
             callbacks, channel.on_relief = channel.on_relief, []
             for callback in callbacks:
                 callback()
-        if channel.frames:
+        if flush.is_partial:
+            self._line_up(channel)
+        elif channel.frames:
             self._ask_flush(channel)
         else:
             channel.waiting = False

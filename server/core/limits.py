@@ -5,13 +5,13 @@ from ipaddress import IPv6Address, ip_address
 
 
 class TokenBucket:
-    """Lets `rate` events a second pass, and as many at once as one second allows (at least one)."""
+    """Lets `rate` events a second pass, and `burst` at once: by default what one second allows, and at least one."""
 
     __slots__ = ("_at", "_tokens", "burst", "rate")
 
-    def __init__(self, rate: float, now: float) -> None:
+    def __init__(self, rate: float, now: float, burst: float = 0.0) -> None:
         self.rate = rate
-        self.burst = max(rate, 1.0)
+        self.burst = burst or max(rate, 1.0)
         self._tokens = self.burst
         self._at = now
 

@@ -18,9 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
+from http import HTTPStatus
 from struct import pack
 from typing import TYPE_CHECKING, Final, cast
 
+from websockets.exceptions import InvalidMessage
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import Event, State
@@ -28,7 +31,7 @@ from websockets.server import ServerProtocol
 
 from server.core.limits import TokenBucket
 from server.edge.closing import ABNORMAL, Close
-from server.edge.gate import Admission
+from server.edge.gate import Admission, respond
 
 if TYPE_CHECKING:
     from server.core.outbox import Outbox
@@ -37,9 +40,18 @@ if TYPE_CHECKING:
 
 # What is taken from an outbox for one write.
 DRAIN_BYTES: Final = 64 * 1024
+# What the parser gets at a time. It takes apart all that it gets, also when the first frames of it are one too many; a
+# read may bring 40,000 frames, and the others wait meanwhile.
+PARSE_BYTES: Final = 4096
 # More fragments than this in one message are an attack on our memory, not a message.
 MAX_FRAGMENTS: Final = 4096
+# What an opening handshake may weigh: the library's own limits, by the line, would let a stranger fill a mebibyte.
+MAX_REQUEST_BYTES: Final = 32 * 1024
 
+# How many frames a client may send for each message that it may send.
+FRAMES_PER_MESSAGE: Final = 8
+
+_DATA: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 _CLOSE_FRAME: Final = 0x88  # the first byte of every close frame: FIN, opcode 8
 _RESET: Final = pack("ii", 1, 0)  # struct linger: on, 0 seconds
 
@@ -59,9 +71,28 @@ class Connection(asyncio.Protocol):
     """A client, from accept to the end of its socket."""
 
     __slots__ = (
-        "_bucket", "_buffered", "_close_code", "_close_reason", "_finishing", "_fragments", "_listener",
-        "_pong", "_progress_at", "_protocol", "_session", "accepted_at", "address", "holds_reading", "opened_at",
-        "paused", "pinged_at", "place", "rtt", "transport",
+        "_buffered",
+        "_close_code",
+        "_close_reason",
+        "_finishing",
+        "_fragments",
+        "_frames",
+        "_listener",
+        "_messages",
+        "_pong",
+        "_progress_at",
+        "_protocol",
+        "_request_bytes",
+        "_session",
+        "accepted_at",
+        "address",
+        "holds_reading",
+        "opened_at",
+        "paused",
+        "pinged_at",
+        "place",
+        "rtt",
+        "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -70,11 +101,14 @@ class Connection(asyncio.Protocol):
         self._listener = listener
         self._protocol: ServerProtocol = listener.new_protocol()
         self._session: Session | None = None
-        self._bucket: TokenBucket | None = None
+        # The message rate; for frames there is more room, since a message may be many.
+        self._messages: TokenBucket | None = None
+        self._frames: TokenBucket | None = None
         self._fragments: _Fragments | None = None
         self._pong: bytes | None = None
         self.place = -1  # on the wheel; its own to set
         self._buffered = 0
+        self._request_bytes = 0
         self._progress_at = 0.0
         self._close_code = 0
         self._close_reason = ""
@@ -119,18 +153,23 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(high=0)
+        # TLS counts a full buffer from the limit on, not from above it: at 0 an empty one would be full for ever.
+        self.transport.set_write_buffer_limits(high=1 if transport.get_extra_info("sslcontext") else 0, low=0)
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if peer else ""
         self._listener.joined(self)
 
     def data_received(self, data: bytes) -> None:
         try:
-            self._receive(data)
+            for start in range(0, len(data), PARSE_BYTES):
+                self._receive(data[start : start + PARSE_BYTES])
+                if self.transport.is_closing():
+                    break
         except Exception:
             self._listener.fault(self)
-            self.close(Close.INTERNAL, "")
-            if self._session is None:
+            if self.is_open:
+                self.close(Close.INTERNAL, "")
+            else:
                 self.abort("internal error")
 
     def _receive(self, data: bytes) -> None:
@@ -138,25 +177,27 @@ class Connection(asyncio.Protocol):
         protocol.receive_data(data)
         events = protocol.events_received()
         if self._session is None:
-            if events:
+            self._request_bytes += len(data)
+            if events and self._request_bytes <= MAX_REQUEST_BYTES:
                 self._take_request(events)
-            elif protocol.handshake_exc is not None and not self._close_code:
-                # Not HTTP, or more of it than the library takes: it has its answer, if any, ready.
-                self._note(ABNORMAL, "not a request")
-                self._listener.counters.rejected["bad_request"] += 1
-                self._answer()
+            else:
+                self._take_no_request()
         else:
+            # A pong goes out before what the frames after its ping bring, a close frame after all that they bring.
+            if protocol.state is State.OPEN:
+                self._answer()
+            if events:
+                self._take_frames(cast(list[Frame], events))
             if protocol.state is not State.OPEN:
                 # The library has answered a close frame, or failed the connection, and is about to say so.
                 self._part()
             self._answer()
-            if events:
-                self._take_frames(cast(list[Frame], events))
         if protocol.close_expected():
             self._listener.wheel.closing.add(self, self._listener.clock())
 
     def eof_received(self) -> None:
-        # The transport closes itself after this; a half-closed WebSocket has nothing to wait for.
+        # The transport closes itself after this; a half-closed WebSocket has nothing to wait for, and gets no more.
+        self._part()
         self._protocol.receive_eof()
 
     def pause_writing(self) -> None:
@@ -173,8 +214,8 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.paused = False
         self._progress_at = self._listener.clock()
-        if self._pong is not None:
-            pong, self._pong = self._pong, None
+        pong, self._pong = self._pong, None
+        if pong is not None and self._protocol.state is State.OPEN:
             self.transport.write(pong)
         self._drain()
 
@@ -183,8 +224,13 @@ class Connection(asyncio.Protocol):
         self._part()
         self._protocol.receive_eof()
         self._listener.left(self, *self._cause())
-        # The library's parser is a generator that holds its protocol; this ends the cycle here and now.
-        self._protocol.parser = None  # type: ignore[assignment]
+        # Cycles would wait for the collector, which looks rarely here: the session and its outbox know us, and the
+        # library's parser, like the errors that it keeps, holds its protocol. Without these, all is freed here and now.
+        self._session = None
+        protocol = self._protocol
+        protocol.parser = None  # type: ignore[assignment]
+        _forget_frames(protocol.parser_exc)
+        _forget_frames(protocol.handshake_exc)
 
     # Flow
 
@@ -226,16 +272,35 @@ class Connection(asyncio.Protocol):
         listener = self._listener
         verdict = listener.gate.judge(request, self.address, listener.clock())
         if isinstance(verdict, Response):
+            self._note(ABNORMAL, "answered with HTTP")
             self._protocol.send_response(verdict)
             self._answer()
             return
         response = self._protocol.accept(request)
         self._protocol.send_response(response)
         if response.status_code != 101:
+            self._note(ABNORMAL, "not a handshake")
             listener.counters.rejected["bad_request"] += 1
             self._answer()
             return
         self._open(verdict)
+
+    def _take_no_request(self) -> None:
+        """Refuse what is not HTTP, or more of it than is taken; wait for the rest of what may become a request."""
+        protocol = self._protocol
+        if self._close_code:
+            return
+        if protocol.handshake_exc is None:
+            if self._request_bytes <= MAX_REQUEST_BYTES:
+                return
+            too_long = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            protocol.send_response(respond(too_long, b"The request is too long.\n"))
+        elif isinstance(protocol.handshake_exc, InvalidMessage):
+            # The library hangs up without a word; of its other errors it has told the client.
+            self.transport.write(respond(HTTPStatus.BAD_REQUEST, b"This is not a request.\n").serialize())
+        self._note(ABNORMAL, "not a request")
+        self._listener.counters.rejected["bad_request"] += 1
+        self._answer()
 
     def _open(self, admission: Admission) -> None:
         listener = self._listener
@@ -259,10 +324,10 @@ class Connection(asyncio.Protocol):
         for frame in frames:
             if self._finishing is not None or self._close_code:
                 return
-            if rate and not self._may_speak(rate, now):
-                self.close(Close.POLICY, "too many messages")
-                return
             opcode = frame.opcode
+            if rate and not self._may_speak(rate, opcode, is_last=frame.fin, now=now):
+                self.fail(Close.POLICY, "too many messages")
+                return
             if opcode is Opcode.PONG:
                 self._take_pong()
             elif opcode is Opcode.TEXT or opcode is Opcode.BINARY:
@@ -273,10 +338,21 @@ class Connection(asyncio.Protocol):
             elif opcode is Opcode.CONT:
                 self._take_fragment(frame)
 
-    def _may_speak(self, rate: float, now: float) -> bool:
-        if self._bucket is None:
-            self._bucket = TokenBucket(rate, now)
-        return self._bucket.take(now)
+    def _may_speak(self, rate: float, opcode: Opcode, *, is_last: bool, now: float) -> bool:
+        """Charge a message when it is whole, and each frame, pings and fragments too, an eighth of that.
+
+        The answer to a ping of ours is free.
+        """
+        if opcode is Opcode.PONG and self.pinged_at:
+            return True
+        if self._frames is None:
+            self._messages = TokenBucket(rate, now)
+            self._frames = TokenBucket(
+                rate * FRAMES_PER_MESSAGE, now, max(rate * FRAMES_PER_MESSAGE, 2 * MAX_FRAGMENTS)
+            )
+        assert self._messages is not None
+        is_message = is_last and opcode in _DATA
+        return self._frames.take(now) and (not is_message or self._messages.take(now))
 
     def _take_fragment(self, frame: Frame) -> None:
         fragments = self._fragments
@@ -286,7 +362,7 @@ class Connection(asyncio.Protocol):
         fragments.count += 1
         if fragments.count > MAX_FRAGMENTS:
             self._fragments = None
-            self.close(Close.TOO_BIG, "too many fragments")
+            self.fail(Close.TOO_BIG, "too many fragments")
         elif frame.fin:
             self._fragments = None
             self._take_message(fragments.opcode, fragments.payload)
@@ -323,12 +399,22 @@ class Connection(asyncio.Protocol):
 
         `code` is one of `Close`, `reason` at most 123 bytes. RFC 6455, section 7.1.2.
         """
+        self._say_goodbye(code, reason, self._protocol.send_close)
+
+    def fail(self, code: int, reason: str) -> None:
+        """Break off over what the client did: as `close`, but what it sends from now on is not even looked at.
+
+        Idempotent. RFC 6455, section 7.1.7.
+        """
+        self._say_goodbye(code, reason, self._protocol.fail)
+
+    def _say_goodbye(self, code: int, reason: str, say: Callable[[int, str], None]) -> None:
         if not self.is_open:
             return
         self._part()
         self._finishing = None
         self._note(code, reason)
-        self._protocol.send_close(code, reason)
+        say(code, reason)
         self._listener.wheel.closing.add(self, self._listener.clock())
         self._answer()
         if self.holds_reading:
@@ -356,7 +442,7 @@ class Connection(asyncio.Protocol):
 
     def abandon(self) -> None:
         """Throw out a client whose socket has taken nothing for `write_timeout`: no frame would reach it."""
-        if self.is_open:
+        if self.is_open and not self._close_code:  # over TLS the end of an abort may come after another look at it
             self._listener.slow(self, "write timeout")
             self._note(Close.TOO_SLOW, "write timeout")
         self.abort("write timeout")
@@ -374,10 +460,12 @@ class Connection(asyncio.Protocol):
     def abort(self, reason: str) -> None:
         """Drop the connection now, with whatever is unsent. Idempotent, in any state."""
         self._part()
-        self._note(ABNORMAL, reason)
+        if self._protocol.close_sent is None:  # otherwise that is the cause, and this only how it ends
+            self._note(ABNORMAL, reason)
         if not self.transport.is_closing() or self.unsent_bytes:
             self._reset_on_close()
-            self.transport.abort()
+        # Also when it is closing: over TLS that may wait for the peer's goodbye.
+        self.transport.abort()
 
     def _reset_on_close(self) -> None:
         # Otherwise the kernel keeps what is unsent, for minutes, for a peer that does not read.
@@ -441,3 +529,10 @@ class Connection(asyncio.Protocol):
         if not closes and writes:
             self._pong = writes[-1]
         return closes
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Cut the tracebacks of an error and of what led to it: their frames hold all that there was at that moment."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

@@ -8,8 +8,7 @@ never in a log, a metric or an error. What is refused is refused in one of two s
 from __future__ import annotations
 
 import hmac
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -79,14 +78,12 @@ class JsonWebTokens:
         audience: str | None = None,
         issuer: str | None = None,
         require_exp: bool = True,
-        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._keys = dict(keys)
         self._algorithm = algorithm
         self._audience = audience
         self._issuer = issuer
         self._required = ["exp"] if require_exp else []
-        self._wall_clock = wall_clock
 
     def check(self, token: str | None) -> Identity:
         if token is None:
@@ -95,7 +92,7 @@ class JsonWebTokens:
             raise Refused("The token is not valid.")
         try:
             claims = self._decode(token)
-            expires = float(claims["exp"]) if "exp" in claims else None
+            expires = _expiry(claims)
         except (jwt.InvalidTokenError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             raise Refused("The token is not valid.") from None
         user = claims.get("sub", "")
@@ -115,6 +112,16 @@ class JsonWebTokens:
             options={"require": self._required, "verify_aud": self._audience is not None},
         )
         return claims
+
+
+def _expiry(claims: Mapping[str, Any]) -> float | None:
+    """Read the ``exp`` of verified claims. Raises TypeError for a string, which the library takes for a number."""
+    if "exp" not in claims:
+        return None
+    expires = claims["exp"]
+    if not isinstance(expires, int | float):
+        raise TypeError("a date is a JSON number: RFC 7519, section 2")
+    return float(expires)
 
 
 def signing_keys(

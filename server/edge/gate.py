@@ -19,6 +19,7 @@ from websockets.http11 import Request, Response
 
 from server.core.counters import Counters
 from server.core.limits import AddressCeiling, TokenBucket
+from server.core.names import name_fault
 from server.edge.credentials import Credentials, Identity, Refused
 from server.edge.origins import Origins
 from server.edge.static import Asset
@@ -74,6 +75,7 @@ class Gate:
         self._origins = origins
         self._credentials = credentials
         self._assets = assets
+        self.max_connections_per_ip = max_connections_per_ip
         self._addresses = AddressCeiling(max_connections_per_ip)
         self._rate = TokenBucket(connect_rate, now) if connect_rate else None
         self._max_channel_length = max_channel_length
@@ -84,7 +86,8 @@ class Gate:
             return self._judge(request, address, now)
         except Refusal as refusal:
             self._counters.rejected[refusal.reason] += 1
-            return respond(refusal.status, refusal.text.encode() + b"\n", refusal.headers)
+            body = refusal.text.encode() + b"\n"
+            return respond(refusal.status, body, refusal.headers, with_body=request.method != "HEAD")
 
     def enter(self, address: str) -> None:
         """Count a connection in."""
@@ -102,6 +105,7 @@ class Gate:
         if route is None:
             return self._page(request, path)
         self._check_origin(request)
+        self._check_host(request)
         self._check_ceilings(address, now)
         identity = self._check_credentials(request, query)
         dialect, channel = route
@@ -121,26 +125,31 @@ class Gate:
             raise Refusal(HTTPStatus.BAD_REQUEST, "The channel's name is not UTF-8.", "bad_request") from None
         if not channel:
             raise Refusal(HTTPStatus.NOT_FOUND, "A channel has a name: /ws/NAME.", "not_found")
-        if len(channel) > self._max_channel_length:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "The channel's name is too long.", "bad_request")
-        if not channel.isprintable() or " " in channel:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "The channel's name has spaces or controls.", "bad_request")
+        if fault := name_fault(channel, self._max_channel_length):
+            raise Refusal(HTTPStatus.BAD_REQUEST, f"The channel's name {fault}.", "bad_request")
         return "raw", channel
 
     def _page(self, request: Request, path: str) -> Response:
-        body, headers = b"ok\n", _UNCACHED
+        status, body, headers = HTTPStatus.OK, b"ok\n", _UNCACHED
         if path != "/healthz":
             asset = self._assets(path)
             if asset is None:
                 raise Refusal(HTTPStatus.NOT_FOUND, "There is nothing here.", "not_found")
             body, headers = asset.body, asset.headers
+            if asset.is_fresh(", ".join(request.headers.get_all("If-None-Match")) or None):
+                status, body = HTTPStatus.NOT_MODIFIED, b""
         if request.method not in ("GET", "HEAD"):
             raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET.", "bad_request", (("Allow", "GET, HEAD"),))
-        return respond(HTTPStatus.OK, body, headers, with_body=request.method == "GET")
+        return respond(status, body, headers, with_body=request.method != "HEAD")
 
     def _check_origin(self, request: Request) -> None:
         if not self._origins.allow(request.headers.get_all("Origin"), request.headers.get_all("Host")):
             raise Refusal(HTTPStatus.FORBIDDEN, "This origin may not connect.", "origin")
+
+    def _check_host(self, request: Request) -> None:
+        # RFC 6455, section 4.2.1, and RFC 9112, section 3.2; the library does not look.
+        if len(request.headers.get_all("Host")) != 1:
+            raise Refusal(HTTPStatus.BAD_REQUEST, "A request names one host.", "bad_request")
 
     def _check_ceilings(self, address: str, now: float) -> None:
         retry = (("Retry-After", str(RETRY_AFTER)),)

@@ -96,8 +96,9 @@ class Wheel:
             return
         now = self._clock()
         lag = self.last_lag = max(0.0, now - self._due)
-        # Ticks that were missed are not caught up on.
-        self._due = max(self._due + TICK, now)
+        # Ticks that were missed are not caught up on, and after a late one a whole tick passes: a timer that is due at
+        # once would fire before the loop has read what came in the meantime.
+        self._due = now + TICK if lag > LATE else max(self._due + TICK, now)
         self._call_later(self._due - now, self._turn)
         self._loop_lag.observe(lag)
         self.tick(now, late=lag > LATE)

@@ -21,6 +21,7 @@ from server.core.backlog import Backlog
 from server.core.counters import Counters
 from server.core.hub import Hub
 from server.core.lag import LagLimits
+from server.core.limits import AddressCeiling
 from server.edge.closing import Close, close_label
 from server.edge.connection import Connection
 from server.edge.gate import Admission, Gate
@@ -82,6 +83,8 @@ class Listener:
         self.message_rate = terms.message_rate
         self.connections: dict[Connection, None] = {}
         self.open_by_dialect: dict[str, int] = {"raw": 0, "echo": 0}
+        # Sockets by address, handshakes included: one address may not fill the doorway for all others.
+        self._doorway = AddressCeiling(gate.max_connections_per_ip and gate.max_connections_per_ip + DOORWAY)
         self._servers: list[asyncio.Server] = []
         self._empty: asyncio.Event = asyncio.Event()
 
@@ -90,9 +93,13 @@ class Listener:
     async def listen(self, host: str, port: int, *, backlog: int, tls: ssl.SSLContext | None = None) -> int:
         """Accept on every address of `host`, all on one port (a free one when 0); return the port. Raises OSError."""
         loop = asyncio.get_running_loop()
+        # Until its handshake is through, a TLS connection is not one of ours, and no deadline of ours holds for it.
+        within = self.wheel.opening.timeout if tls else None
         for sock in bind(host, port, backlog):
             self._servers.append(
-                await loop.create_server(lambda: Connection(self), sock=sock, backlog=backlog, ssl=tls)
+                await loop.create_server(
+                    lambda: Connection(self), sock=sock, backlog=backlog, ssl=tls, ssl_handshake_timeout=within
+                )
             )
             port = sock.getsockname()[1]
         return port
@@ -120,17 +127,23 @@ class Listener:
         except TimeoutError:
             log.warning("%d connections did not close within %.1f s", len(self.connections), within)
             self.abort_all()
-            await self._all_gone()
+            await self.all_dropped()
 
     def abort_all(self) -> None:
         """Drop everyone now. Idempotent."""
         for connection in list(self.connections):
             connection.abort("server stopped")
 
+    async def all_dropped(self) -> None:
+        """Wait, a second at most, until the loop has told us of everyone who was dropped."""
+        try:
+            async with asyncio.timeout(1.0):
+                await self._all_gone()
+        except TimeoutError:
+            log.error("%d connections could not be dropped", len(self.connections))
+
     async def _say_goodbye(self, rate: float) -> None:
-        pause, step = (1 / rate, 1) if rate else (0.0, FAREWELLS)
-        if rate > 100:
-            pause, step = 0.1, max(1, round(rate / 10))
+        pause, step = _pace(rate)
         # Requests that are still on their way come last: most get their 503 by themselves until then.
         leaving = sorted(self.connections, key=lambda connection: connection.session is None)
         for start in range(0, len(leaving), step):
@@ -162,8 +175,10 @@ class Listener:
         self.connections[connection] = None
         connection.accepted_at = now
         self.wheel.opening.add(connection, now)
-        if len(self.connections) > self.gate.max_connections + DOORWAY:
-            self.counters.rejected["full"] += 1
+        is_crowded = self._doorway.full(connection.address)
+        self._doorway.enter(connection.address)
+        if is_crowded or len(self.connections) > self.gate.max_connections + DOORWAY:
+            self.counters.rejected["address" if is_crowded else "full"] += 1
             connection.transport.write(_TURNED_AWAY)
             connection.transport.close()
 
@@ -183,6 +198,7 @@ class Listener:
     def left(self, connection: Connection, code: int, reason: str) -> None:
         """Settle the account of a lost socket."""
         self.connections.pop(connection, None)
+        self._doorway.leave(connection.address)
         self.wheel.forget(connection)
         if not self.connections:
             self._empty.set()
@@ -225,11 +241,25 @@ class Listener:
         )
 
 
+def _pace(rate: float) -> tuple[float, int]:
+    """Turn goodbyes a second into a pause (seconds) and how many are said at once; 0 is as fast as is fair."""
+    if not rate:
+        return 0.0, FAREWELLS
+    if rate <= 100:
+        return 1 / rate, 1
+    return 0.1, round(rate / 10)
+
+
 def bind(host: str, port: int, backlog: int) -> Iterator[socket.socket]:
     """Bind a listening socket for each address of `host` ("" for all); the port of the first serves for the rest."""
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     for family, address in dict.fromkeys((family, address[0]) for family, _, _, _, address in found):
-        sock = socket.create_server((str(address), port), family=family, backlog=backlog)
+        sock = socket.create_server(
+            (str(address), port),
+            family=family,
+            backlog=backlog,
+            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
+        )
         # Inherited by every socket that is accepted: a shallow pipe, so that a laggard is seen early and what it has
         # not been sent yet can still be dropped or conflated.
         try:

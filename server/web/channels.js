@@ -30,6 +30,18 @@ export function socketAddress(location, channel, token = "") {
   return `${scheme}://${location.host}/ws/${encodeURIComponent(channel)}${query}`;
 }
 
+/** The command line that publishes on a channel of the host that served the page. */
+export function shellCommand(location, channel) {
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  const url = isUsualHost(location) ? "" : ` --url ${scheme}://${location.host}`;
+  return `vmstat 1 | stentor publish --channel ${shellWord(channel)}${url}`;
+}
+
+// Where `stentor publish` looks if it is not told.
+function isUsualHost({ protocol, host }) {
+  return protocol === "http:" && (host === "127.0.0.1:8000" || host === "localhost:8000");
+}
+
 /** A word as a POSIX shell reads it back unchanged. */
 export function shellWord(text) {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : "'" + text.replaceAll("'", "'\\''") + "'";

@@ -11,6 +11,7 @@ const LONGEST_TEXT = 2000;
 const MOST_BYTES = 24;
 const NEAR_END = 32;
 const REST = 3;
+const REST_PER_ROW = 0.5;
 
 /**
  * @typedef {{time: Date, payload: string | ArrayBuffer, mark: string}} Said `mark` stands beside one's own, else ""
@@ -25,6 +26,7 @@ export class Feed {
   #isFollowing = true;
   #frame = 0;
   #restUntil = 0;
+  #seenHeights = "";
 
   /**
    * @param {HTMLElement} list scrolls
@@ -57,7 +59,7 @@ export class Feed {
     this.#isFollowing = true;
   }
 
-  /** The panel came into view: while it was not, it could not scroll. */
+  /** The rows came into view, and only now have their true height. */
   shown() {
     if (this.#isFollowing) this.#scrollToEnd();
   }
@@ -80,21 +82,25 @@ export class Feed {
 
   #flush() {
     const start = performance.now();
-    const rowsAdded = Math.min(this.#held.length, MOST_ROWS);
-    if (this.#held.length > 0) {
-      if (this.#list.childElementCount === 0) this.#onRows();
-      const rows = this.#held.slice(-MOST_ROWS).map((entry) => rowOf(entry));
-      const surplus = this.#list.childElementCount + rows.length - MOST_ROWS;
-      for (let index = 0; index < surplus; index++) this.#list.firstElementChild.remove();
-      this.#list.append(...rows);
-      this.#held = [];
-    }
+    const added = this.#addRows();
     this.#unseen = 0;
     this.#newer.hidden = true;
     // Asking for the height has the rows laid out here and now, so that what they cost is seen.
     this.#scrollToEnd();
+    requestAnimationFrame(() => this.shown());
     const end = performance.now();
-    this.#restUntil = end + Math.max(REST * (end - start), rowsAdded / 2);
+    this.#restUntil = end + Math.max(REST * (end - start), REST_PER_ROW * added);
+  }
+
+  #addRows() {
+    if (this.#held.length === 0) return 0;
+    if (this.#list.childElementCount === 0) this.#onRows();
+    const rows = this.#held.slice(-MOST_ROWS).map((entry) => rowOf(entry));
+    const surplus = this.#list.childElementCount + rows.length - MOST_ROWS;
+    for (let index = 0; index < surplus; index++) this.#list.firstElementChild.remove();
+    this.#list.append(...rows);
+    this.#held = [];
+    return rows.length;
   }
 
   #countNewer() {
@@ -104,6 +110,7 @@ export class Feed {
 
   #scrollToEnd() {
     this.#list.scrollTop = this.#list.scrollHeight;
+    this.#seenHeights = this.#heights();
   }
 
   #scrolled() {
@@ -111,8 +118,18 @@ export class Feed {
     // A panel that is not shown measures nothing, which is no reason to follow or to stop.
     if (clientHeight === 0) return;
     const wasFollowing = this.#isFollowing;
-    this.#isFollowing = scrollHeight - scrollTop - clientHeight < NEAR_END;
+    const isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR_END;
+    const isRelaid = this.#heights() !== this.#seenHeights;
+    this.#seenHeights = this.#heights();
+    // The end also moves away as rows get their true height, or the feed a smaller room; only a hand means to leave it.
+    if (isAtEnd) this.#isFollowing = true;
+    else if (!isRelaid) this.#isFollowing = false;
+    else if (wasFollowing) this.#scrollToEnd();
     if (this.#isFollowing && !wasFollowing && this.#held.length > 0) this.#refresh();
+  }
+
+  #heights() {
+    return `${this.#list.scrollHeight} ${this.#list.clientHeight}`;
   }
 }
 

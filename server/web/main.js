@@ -1,7 +1,7 @@
 // The page: joins the modules. What comes in goes to the feed and the chart, what is typed goes out.
 
 import {
-  channelOf, fragmentOf, objectionTo, recentChannels, rememberChannel, shellWord, socketAddress,
+  channelOf, fragmentOf, objectionTo, recentChannels, rememberChannel, shellCommand, socketAddress,
 } from "./channels.js";
 import { Chart } from "./chart.js";
 import { Connection } from "./connection.js";
@@ -73,7 +73,7 @@ function describeChannel() {
   document.title = `#${channel} · Stentor`;
   for (const place of document.querySelectorAll(".channel-name")) place.textContent = "#" + channel;
   $("words").placeholder = `Say something on #${channel}`;
-  showExample($("shell-example"), [`vmstat 1 | stentor publish --channel ${shellWord(channel)}`]);
+  showExample($("shell-example"), [shellCommand(location, channel)]);
   showExample($("script-example"), [
     `const ws = new WebSocket(${JSON.stringify(address)});`,
     "ws.onmessage = (m) => console.log(m.data);",

@@ -81,7 +81,7 @@ async def test_the_examples_can_be_copied(visit: OpenTab, site: PageServer) -> N
     page = await visit("/#it's", permissions=["clipboard-read", "clipboard-write"])
     address = site.url.replace("http", "ws")
     copies = {
-        "Copy the command": "vmstat 1 | stentor publish --channel 'it'\\''s'",
+        "Copy the command": f"vmstat 1 | stentor publish --channel 'it'\\''s' --url {address}",
         "Copy the script": (
             f'const ws = new WebSocket("{address}/ws/it\'s");\n'
             "ws.onmessage = (m) => console.log(m.data);\n"

@@ -10,6 +10,7 @@ from playwright.async_api import expect
 
 from tests.page.reading import (
     NO_FIGURE,
+    PHONE,
     OpenTab,
     bodies,
     rows,
@@ -20,6 +21,13 @@ from tests.page.reading import (
 from tests.pageserver import PageServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+AT_END = """(last) => {
+    const feed = document.querySelector("#feed");
+    const row = feed.lastElementChild;
+    return row?.textContent.endsWith(last) && row.getBoundingClientRect().bottom <= innerHeight
+        && feed.scrollHeight - feed.scrollTop - feed.clientHeight < 2;
+}"""
 
 
 async def test_what_one_tab_says_every_tab_hears(visit: OpenTab, site: PageServer) -> None:
@@ -122,6 +130,27 @@ async def test_a_torrent_does_not_freeze_the_page(visit: OpenTab, site: PageServ
     await expect(page.locator("#feed li")).to_have_count(500)
     assert (await bodies(page))[-1] == "torrent 9999"
     assert await page.evaluate("frames_drawn") > 10
+
+
+async def test_the_feed_follows_rows_that_are_higher_than_guessed(visit: OpenTab, site: PageServer) -> None:
+    page = await visit(**PHONE)
+    async with speaker(site) as client:
+        for batch in range(4):
+            await speak(client, *("many words " * (number % 40) + f"{batch}.{number}" for number in range(150)))
+            await page.wait_for_function(AT_END, arg=f"{batch}.149")
+        await expect(page.locator("#newer")).to_be_hidden()
+
+
+async def test_the_feed_stays_at_its_end_when_its_room_shrinks(visit: OpenTab, site: PageServer) -> None:
+    page = await visit(**PHONE)
+    async with speaker(site) as client:
+        await speak(client, *(json.dumps({"berlin": number, "oslo": -number}) for number in range(120)))
+    await expect(page.locator("#tab-chart")).to_have_attribute("aria-selected", "true")
+    await page.locator("#tab-feed").click()
+    await site.close_clients(1012, "reconnect_after_ms=600000")
+    await say(page, "anybody?")
+    await expect(page.locator("#refusal")).to_contain_text("Not sent")
+    await page.wait_for_function(AT_END, arg="(1012)")
 
 
 async def test_who_reads_further_up_is_not_disturbed(visit: OpenTab, site: PageServer) -> None:

@@ -22,7 +22,8 @@ from tests.pageserver import PageServer
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TOO_WIDE = """(width) => [...document.querySelectorAll("header *, #banner *, .views *, #say *, #feed *, #more *")]
-    .filter((element) => element.getBoundingClientRect().right > width + 0.5)
+    .filter((element) => element.getBoundingClientRect().right > width + 0.5
+        || (element.matches(".body, .line") && element.scrollWidth > (element.clientWidth || Infinity) + 1))
     .map((element) => element.outerHTML.slice(0, 80))"""
 
 

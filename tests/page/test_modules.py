@@ -322,6 +322,15 @@ async def test_a_shell_reads_the_example_back(run: Run) -> None:
     assert await run("channels.js", "return arg.map(m.shellWord)", list(words)) == list(words.values())
 
 
+async def test_the_command_names_the_server_unless_it_is_the_usual_one(run: Run) -> None:
+    hosts = [["http:", "127.0.0.1:8000"], ["http:", "localhost:8000"], ["http:", "box:8000"], ["https:", "live.test"]]
+    commands = await run(
+        "channels.js", "return arg.map(([protocol, host]) => m.shellCommand({ protocol, host }, 'ops'))", hosts
+    )
+    usual = "vmstat 1 | stentor publish --channel ops"
+    assert commands == [usual, usual, f"{usual} --url ws://box:8000", f"{usual} --url wss://live.test"]
+
+
 async def test_a_browser_without_storage_remembers_nothing(run: Run) -> None:
     found = await run(
         "channels.js",

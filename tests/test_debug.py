@@ -1,0 +1,112 @@
+"""What the debug pages say of a slow client and of one that has left."""
+
+from __future__ import annotations
+
+from server.admin import debug
+from server.core.lag import LagLimits, LagPolicy
+from tests.fakes import Transport
+from tests.house import House, house
+from tests.test_recorder import departure
+
+
+def lagging(home: House, *frames: bytes, address: str = "192.0.2.1") -> Transport:
+    """Open a client on a channel of its own that does not read, and say `frames` to it, a second apart."""
+    channel = f"c{len(home.listener.connections)}"
+    _, transport = home.open(f"/ws/{channel}", address=address)
+    transport.stall()
+    for frame in frames:
+        home.clock.advance(1.0)
+        home.hub.publish(channel, frame)
+        home.loop.settle()
+    return transport
+
+
+def test_a_slow_client_is_described() -> None:
+    home = house()
+    connection, transport = home.open("/ws/news", address="192.0.2.9")
+    connection.rtt = 0.0123456789
+    home.clock.advance(10.0)
+    transport.room = 3
+    for frame in (b"first", b"second", b"third"):
+        home.hub.publish("news", frame)
+        home.loop.settle()
+        home.clock.advance(0.25)
+    assert debug.slow(home.listener, home.clock.now) == [
+        {
+            "address": "192.0.2.9",
+            "dialect": "raw",
+            "channel": "news",
+            "queue_messages": 2,
+            "queue_bytes": 11,
+            "queue_age_seconds": 0.5,
+            "unsent_bytes": 2,
+            "stalled_seconds": 0.75,
+            "rtt_seconds": 0.012346,
+            "connected_seconds": 10.75,
+            "would_act": False,
+            "why": "reads more slowly than its channel speaks",
+        }
+    ]
+
+
+def test_the_longest_queue_comes_first_and_the_list_ends() -> None:
+    home = house()
+    for size in range(debug.MOST_SLOW + 20):
+        lagging(home, b"x", b"x" * size)
+    home.open("/ws/quick")
+    slowest = debug.slow(home.listener, home.clock.now)
+    assert [client["queue_bytes"] for client in slowest] == list(range(119, 19, -1))
+
+
+def test_who_keeps_up_is_not_slow() -> None:
+    home = house()
+    home.open()
+    assert debug.slow(home.listener, home.clock.now) == []
+
+
+def test_it_says_why() -> None:
+    home = house(LagLimits(LagPolicy.DROP_OLDEST, messages=1, enforce=False))
+    transport = lagging(home, b"aa", b"b", b"c")
+    [client] = debug.slow(home.listener, home.clock.now)
+    assert (client["why"], client["would_act"]) == ("has read nothing for 2.0 s", True)
+    home.clock.advance(3.0)
+    transport.drain(1)
+    [client] = debug.slow(home.listener, home.clock.now)
+    assert client["why"] == "reads more slowly than its channel speaks"
+    home.clock.advance(1.5)
+    [client] = debug.slow(home.listener, home.clock.now)
+    assert client["why"] == "has read nothing for 1.5 s"
+    [connection] = home.listener.connections
+    connection.close(1008, "")
+    [client] = debug.slow(home.listener, home.clock.now)
+    assert client["why"] == "closing, and does not take the rest"
+
+
+def test_a_client_without_a_queue_may_be_slow_too() -> None:
+    home = house()
+    connection, transport = home.open("/echo")
+    transport.stall()
+    connection.session.message(2, b"x")  # type: ignore[union-attr]
+    home.accept(room=0)[0].transport.write(b"refused")
+    clients = debug.slow(home.listener, home.clock.now)
+    assert [(client["dialect"], client["queue_bytes"], client["unsent_bytes"]) for client in clients] == [
+        ("echo", 0, 3),
+        ("", 0, 7),
+    ]
+
+
+def test_a_departure_is_described() -> None:
+    assert debug.departure(departure(1013)) == {
+        "at": 0.0,
+        "address": "192.0.2.1",
+        "dialect": "raw",
+        "channel": "main",
+        "code": 1013,
+        "reason": "",
+        "queue_messages": 0,
+        "queue_bytes": 0,
+        "queue_age_seconds": 0.0,
+        "connected_seconds": 1.0,
+        "rtt_seconds": 0.0,
+        "loop_lag_seconds": 0.0,
+    }

@@ -1,0 +1,378 @@
+"""The fan-out by example; ``test_hub_laws.py`` holds its laws for whatever else may happen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from server.core.counters import Drop
+from server.core.hub import CONGESTION_BYTES, MAX_BATCH_BYTES
+from server.core.lag import LagLimits, LagPolicy
+from server.core.outbox import Outbox
+from server.core.subscription import Subscription
+from tests.fakes import Clock, Loop
+from tests.house import House, house
+
+
+class Ear:
+    """A client that listens: what each write brought it; it lags while `lags` is set."""
+
+    def __init__(self, home: House, channel: str = "news", write: Callable[[bytes], object] | None = None) -> None:
+        self.writes: list[bytes] = []
+        self.outbox = Outbox(self, home.listener.terms.lag, home.backlog)
+        self.subscription: Subscription = home.hub.subscribe(channel, self.outbox, write or self.writes.append)
+        self._home = home
+
+    def lag(self) -> None:
+        self.subscription.pause()
+        self._home.backlog.laggards[self.outbox] = None
+
+    def leave(self) -> None:
+        self._home.hub.unsubscribe(self.subscription)
+        self.outbox.discard(Drop.DISCONNECTED)
+
+
+def test_a_publication_goes_out_with_the_next_turn_and_not_before() -> None:
+    home = house()
+    ear = Ear(home)
+    assert home.hub.publish("news", b"a")
+    assert ear.writes == []
+    home.loop.turn()
+    assert ear.writes == [b"a"]
+    assert home.loop.is_idle
+
+
+def test_all_that_one_turn_brings_is_one_write() -> None:
+    home = house()
+    ears = [Ear(home) for _ in range(3)]
+    for frame in (b"a", b"b", b"c"):
+        home.hub.publish("news", frame)
+    home.loop.settle()
+    assert [ear.writes for ear in ears] == [[b"abc"]] * 3
+    counters = home.counters
+    assert (counters.published, counters.offered, counters.sent, counters.bytes_sent) == (3, 9, 9, 9)
+    assert (counters.batch_messages.sum, counters.batch_messages.count) == (3, 1)
+    home.assert_balanced()
+
+
+def test_every_client_is_given_the_very_same_bytes() -> None:
+    home = house()
+    ears = [Ear(home) for _ in range(3)]
+    home.hub.publish("news", frame := b"a")
+    home.loop.settle()
+    assert all(ear.writes[0] is frame for ear in ears), "one publication alone is not even joined"
+    home.hub.publish("news", b"a")
+    home.hub.publish("news", b"b")
+    home.loop.settle()
+    assert len({id(ear.writes[1]) for ear in ears}) == 1
+
+
+def test_channels_do_not_hear_each_other() -> None:
+    home = house()
+    news, sport = Ear(home, "news"), Ear(home, "sport")
+    home.hub.publish("news", b"a")
+    home.hub.publish("sport", b"b")
+    home.hub.publish("weather", b"c")
+    home.loop.settle()
+    assert (news.writes, sport.writes) == ([b"a"], [b"b"])
+    assert (home.counters.published, home.counters.offered) == (3, 2)
+
+
+def test_a_turn_writes_to_one_slice() -> None:
+    home = house(fanout_slice=2)
+    ears = [Ear(home) for _ in range(5)]
+    home.hub.publish("news", b"a")
+    seen = []
+    while not home.loop.is_idle:
+        home.loop.turn()
+        seen.append([len(ear.writes) for ear in ears])
+    assert seen == [[1, 1, 0, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("clients", [1, 2, 3, 4, 5, 6])
+def test_slices_leave_nobody_out_and_nobody_twice(clients: int) -> None:
+    home = house(fanout_slice=3)
+    ears = [Ear(home) for _ in range(clients)]
+    home.hub.publish("news", b"a")
+    home.loop.settle()
+    assert [ear.writes for ear in ears] == [[b"a"]] * clients
+
+
+def test_what_comes_during_a_flush_waits_for_its_end() -> None:
+    home = house(fanout_slice=1)
+    ears = [Ear(home) for _ in range(2)]
+    home.hub.publish("news", b"a")
+    home.loop.turn()
+    home.hub.publish("news", b"b")
+    assert [ear.writes for ear in ears] == [[b"a"], []]
+    home.loop.settle()
+    assert [ear.writes for ear in ears] == [[b"a", b"b"]] * 2
+
+
+def test_a_large_channel_does_not_hold_up_a_small_one() -> None:
+    home = house(fanout_slice=2)
+    crowd = [Ear(home, "crowd") for _ in range(10)]
+    few = Ear(home, "few")
+    home.hub.publish("crowd", b"a")
+    home.hub.publish("few", b"b")
+    home.loop.turn()
+    assert few.writes == []
+    home.loop.turn()
+    assert few.writes == [b"b"]
+    assert sum(len(ear.writes) for ear in crowd) < 10
+
+
+def test_who_comes_during_a_flush_hears_the_next_one() -> None:
+    home = house(fanout_slice=1)
+    first = [Ear(home) for _ in range(2)]
+    home.hub.publish("news", b"a")
+    home.loop.turn()
+    late = Ear(home)
+    home.hub.publish("news", b"b")
+    home.loop.settle()
+    assert [ear.writes for ear in first] == [[b"a", b"b"]] * 2
+    assert late.writes == [b"b"]
+    assert home.counters.offered == 5
+    home.assert_balanced()
+
+
+def test_who_leaves_during_a_flush_was_offered_nothing() -> None:
+    home = house(fanout_slice=1)
+    ears = [Ear(home) for _ in range(3)]
+    home.hub.publish("news", b"a")
+    home.loop.turn()
+    ears[1].leave()
+    home.loop.settle()
+    assert [ear.writes for ear in ears] == [[b"a"], [], [b"a"]]
+    assert (home.counters.offered, home.counters.sent) == (2, 2)
+    home.assert_balanced()
+
+
+def test_all_may_leave_during_a_flush() -> None:
+    home = house(fanout_slice=1)
+    ears = [Ear(home) for _ in range(3)]
+    home.hub.publish("news", b"a")
+    home.loop.turn()
+    for ear in ears:
+        ear.leave()
+    home.loop.settle()
+    assert (home.counters.offered, home.counters.sent) == (1, 1)
+    assert home.hub.channels == {}
+
+
+def test_leaving_is_idempotent() -> None:
+    home = house()
+    ear = Ear(home)
+    home.hub.unsubscribe(ear.subscription)
+    home.hub.unsubscribe(ear.subscription)
+    assert home.hub.subscriptions == 0
+
+
+def test_a_channel_lives_while_someone_listens_or_something_waits() -> None:
+    home = house()
+    home.hub.publish("news", b"nobody")
+    assert home.hub.channels == {}, "publishing alone makes no channel"
+    ear, other = Ear(home), Ear(home)
+    assert (list(home.hub.channels), home.hub.subscriptions) == (["news"], 2)
+    ear.leave()
+    home.hub.publish("news", b"a")
+    other.leave()
+    assert list(home.hub.channels) == ["news"], "its flush is under way"
+    home.loop.settle()
+    assert (home.hub.channels, home.hub.subscriptions) == ({}, 0)
+
+
+def test_a_channel_that_was_left_and_found_again_starts_afresh() -> None:
+    home = house()
+    Ear(home).leave()
+    ear = Ear(home)
+    home.hub.publish("news", b"a")
+    home.loop.settle()
+    assert ear.writes == [b"a"]
+
+
+def test_a_client_may_come_back_while_its_old_self_s_flush_is_under_way() -> None:
+    home = house(fanout_slice=1)
+    ears = [Ear(home) for _ in range(2)]
+    home.hub.publish("news", b"a")
+    home.loop.turn()
+    for ear in ears:
+        ear.leave()
+    back = Ear(home)
+    home.hub.publish("news", b"b")
+    home.loop.settle()
+    assert back.writes == [b"b"]
+
+
+def test_a_laggard_gets_what_the_others_got_from_its_outbox() -> None:
+    home = house()
+    ear, laggard = Ear(home), Ear(home)
+    laggard.lag()
+    home.hub.publish("news", b"a")
+    home.hub.publish("news", b"b")
+    home.loop.settle()
+    assert (ear.writes, laggard.writes) == ([b"ab"], [])
+    assert (home.counters.offered, home.counters.sent, home.backlog.messages) == (4, 2, 2)
+    assert laggard.outbox.take(1000) == b"ab"
+    home.assert_balanced()
+
+
+def test_a_write_that_raises_is_a_drop_and_stops_nobody_else() -> None:
+    def raise_broken_pipe(wire: bytes) -> None:
+        raise BrokenPipeError("gone")
+
+    home = house()
+    ears = [Ear(home), Ear(home, write=raise_broken_pipe), Ear(home)]
+    home.hub.publish("news", b"a")
+    home.hub.publish("news", b"b")
+    home.loop.settle()
+    assert (ears[0].writes, ears[2].writes) == ([b"ab"], [b"ab"])
+    assert (home.counters.offered, home.counters.sent) == (6, 4)
+    assert home.counters.bytes_sent == 4
+    assert home.counters.dropped[Drop.DISCONNECTED] == 2
+    assert len(home.reports) == 1
+    assert "gone" in home.reports[0]
+    home.assert_balanced()
+
+
+def test_an_outbox_that_overflows_sends_its_owner_away_after_the_slice() -> None:
+    home = house(LagLimits(LagPolicy.DISCONNECT, messages=1, bytes=100))
+    ears = [Ear(home) for _ in range(3)]
+    ears[1].lag()
+    home.hub.publish("news", b"a")
+    home.hub.publish("news", b"b")
+    home.loop.settle()
+    assert home.evicted == [(ears[1], "queue full")]
+    assert [ear.writes for ear in ears] == [[b"ab"], [], [b"ab"]]
+    home.assert_balanced()
+
+
+def test_the_budget_is_looked_at_after_every_slice() -> None:
+    home = house(budget=10, fanout_slice=2)
+    ears = [Ear(home) for _ in range(4)]
+    for ear in ears:
+        ear.lag()
+    home.hub.publish("news", b"12345")
+    home.loop.turn()
+    assert home.evicted == []
+    home.loop.turn()
+    assert home.evicted == [(ears[0], "memory budget"), (ears[1], "memory budget")]
+    assert home.backlog.bytes == 10
+    home.assert_balanced()
+
+
+def test_a_turn_carries_so_many_bytes_and_no_more() -> None:
+    home = house()
+    ear = Ear(home)
+    frames = [bytes([number]) * (MAX_BATCH_BYTES // 2) for number in range(5)]
+    for frame in frames:
+        home.hub.publish("news", frame)
+    home.loop.settle()
+    assert ear.writes == [frames[0] + frames[1], frames[2] + frames[3], frames[4]]
+
+
+def test_a_publication_larger_than_a_batch_goes_alone() -> None:
+    home = house()
+    ear = Ear(home)
+    large = b"L" * (MAX_BATCH_BYTES + 1)
+    for frame in (b"a", large, b"b"):
+        home.hub.publish("news", frame)
+    home.loop.settle()
+    assert ear.writes == [b"a", large, b"b"]
+
+
+def test_a_congested_channel_asks_its_publishers_to_wait_and_calls_them_back_once() -> None:
+    home = house()
+    ear = Ear(home)
+    half = b"h" * (CONGESTION_BYTES // 2)
+    relieved: list[str] = []
+    assert home.hub.publish("news", half)
+    home.hub.on_relief("news", lambda: relieved.append("not congested"))
+    assert relieved == ["not congested"]
+    assert not home.hub.publish("news", half)
+    assert not home.hub.publish("news", b"taken all the same")
+    home.hub.on_relief("news", lambda: relieved.append("one"))
+    home.hub.on_relief("news", lambda: relieved.append("two"))
+    assert relieved == ["not congested"]
+    home.loop.turn()
+    assert relieved == ["not congested", "one", "two"]
+    home.loop.settle()
+    assert relieved == ["not congested", "one", "two"]
+    assert b"".join(ear.writes) == half + half + b"taken all the same"
+
+
+def test_a_congested_channel_that_everybody_leaves_relieves_its_publishers() -> None:
+    home = house()
+    ear = Ear(home)
+    assert not home.hub.publish("news", b"h" * CONGESTION_BYTES)
+    relieved: list[bool] = []
+    home.hub.on_relief("news", lambda: relieved.append(True))
+    ear.leave()
+    home.loop.settle()
+    assert relieved == [True]
+    assert home.hub.channels == {}
+
+
+def test_who_publishes_where_nobody_listens_never_waits() -> None:
+    home = house()
+    relieved: list[bool] = []
+    assert home.hub.publish("news", b"h" * CONGESTION_BYTES)
+    home.hub.on_relief("news", lambda: relieved.append(True))
+    assert relieved == [True]
+
+
+def test_batch_delay_gathers() -> None:
+    clock = Clock()
+    loop = Loop(clock)
+    home = house(loop=loop, clock=clock, batch_delay=0.5)
+    ear = Ear(home)
+    home.hub.publish("news", b"a")
+    assert loop.timers == [1000.5]
+    clock.advance(0.4)
+    home.hub.publish("news", b"b")
+    loop.turn()
+    assert (ear.writes, loop.timers) == ([], [1000.5])
+    clock.advance(0.1)
+    loop.turn()
+    loop.settle()
+    assert ear.writes == [b"ab"]
+    home.hub.publish("news", b"c")
+    assert loop.timers == [1001.0]
+
+
+def test_what_is_too_much_for_one_write_does_not_wait_again() -> None:
+    clock = Clock()
+    loop = Loop(clock)
+    home = house(loop=loop, clock=clock, batch_delay=0.5)
+    ear = Ear(home)
+    for letter in (b"a", b"b", b"c"):
+        home.hub.publish("news", letter * MAX_BATCH_BYTES)
+    clock.advance(0.5)
+    loop.turn()
+    loop.settle()
+    assert [write[:1] for write in ear.writes] == [b"a", b"b", b"c"]
+    assert loop.timers == []
+
+
+def test_durations_are_measured_by_the_clock() -> None:
+    home = house(fanout_slice=1)
+    for _ in range(2):
+        Ear(home)
+    home.hub.publish("news", b"a")
+    home.clock.advance(1.0)
+    home.hub.publish("news", b"b")
+    home.clock.advance(2.0)
+    home.loop.turn()
+    home.clock.advance(4.0)
+    home.loop.turn()
+    counters = home.counters
+    assert (counters.fanout_duration.sum, counters.fanout_duration.count) == (4.0, 1)
+    assert (counters.publish_to_write.sum, counters.publish_to_write.count) == (7.0 + 6.0, 2)
+
+
+def test_a_channel_says_what_it_is() -> None:
+    home = house()
+    ear = Ear(home)
+    home.hub.publish("news", b"a")
+    assert repr(ear.subscription.channel) == "<Channel 'news' 1 subscribed, 1 pending>"
