@@ -12,7 +12,7 @@ import pytest
 from server.core.counters import Drop
 from server.core.hub import CONGESTION_BYTES
 from server.core.lag import LagLimits, LagPolicy
-from server.edge.connection import DRAIN_BYTES, MAX_FRAGMENTS, MAX_REQUEST_BYTES
+from server.edge.connection import DRAIN_BYTES, FRAMES_AT_ONCE, MAX_FRAGMENTS, MAX_REQUEST_BYTES
 from server.edge.credentials import Identity
 from tests import wire
 from tests.fakes import Transport
@@ -331,7 +331,7 @@ def test_a_message_in_many_fragments_is_one_message() -> None:
 def test_pings_and_fragments_have_their_own_limit() -> None:
     home = house(message_rate=1)
     connection, transport = home.open()
-    connection.data_received(wire.frame(wire.PING) * 2 * MAX_FRAGMENTS)
+    connection.data_received(wire.frame(wire.PING) * FRAMES_AT_ONCE)
     assert connection.is_open
     connection.data_received(wire.frame(wire.PING))
     assert not connection.is_open

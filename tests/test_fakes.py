@@ -20,6 +20,7 @@ class Diary(asyncio.Protocol):
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.transport: Any = None
+        self.has_ended = asyncio.Event()
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -33,6 +34,7 @@ class Diary(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.notes.append("lost")
+        self.has_ended.set()
 
 
 def tell(diary: Diary, what: Callable[[], object]) -> None:
@@ -105,14 +107,12 @@ async def on_uvloop(script: Callable[[Diary], None], after: Callable[[Diary], No
         script(diary)
         if after is not None:
             diary.transport.abort()
-            while "lost" not in diary.notes:
-                await asyncio.sleep(0)
+            await diary.has_ended.wait()
             await asyncio.sleep(0)
             after(diary)
         notes = list(diary.notes)
         diary.transport.abort()
-        while "lost" not in diary.notes:
-            await asyncio.sleep(0)
+        await diary.has_ended.wait()
     return notes
 
 

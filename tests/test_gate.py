@@ -83,7 +83,7 @@ def test_a_path_names_a_dialect_and_a_channel(path: str, dialect: str, channel: 
         ("/ws/%00", 400, "The channel's name has spaces or control characters.\n", "bad_request"),
         ("/ws/a%0d%0aSet-Cookie:x", 400, "The channel's name has spaces or control characters.\n", "bad_request"),
         ("/ws/%1b[31m", 400, "The channel's name has spaces or control characters.\n", "bad_request"),
-        ("/ws/%E2%80%AE", 400, "The channel's name has spaces or control characters.\n", "bad_request"),  # right to left
+        ("/ws/%E2%80%AE", 400, "The channel's name has spaces or control characters.\n", "bad_request"),  # RTL
         ("/ws/%C2%A0", 400, "The channel's name has spaces or control characters.\n", "bad_request"),
     ],
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -394,9 +394,10 @@ class HubMachine(RuleBasedStateMachine):
             for name in CHANNELS[1:channels]:
                 self.subscribe_or_unsubscribe(number, name)
 
-    def fan_out(self, part: list[Subscription], wire: bytes) -> None:
-        self.handed_out += len(part)
-        fan_out(part, wire)
+    def fan_out(self, part: Iterable[Subscription], wire: bytes) -> None:
+        subscriptions = list(part)
+        self.handed_out += len(subscriptions)
+        fan_out(subscriptions, wire)
 
     def pick(self, number: int) -> tuple[Client, ModelClient]:
         here = [pair for pair in self.pairs if not pair[1].is_gone]
@@ -481,9 +482,10 @@ class HubMachine(RuleBasedStateMachine):
         # With a turn, in the middle of a flush.
         if turns:
             self.publish(name, BURSTS[0], turns)
-        client, model = self.pick(number)
-        client.leave()
-        self.model.disconnect(model)
+        if self.someone_is_here():
+            client, model = self.pick(number)
+            client.leave()
+            self.model.disconnect(model)
 
     @precondition(lambda self: self.published > 20 and self.someone_is_here())
     @rule(number=clients)

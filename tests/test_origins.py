@@ -46,7 +46,7 @@ FORGED = [
     "https://chat.example.com, https://evil.example",
     "https://chat-example.com",  # a dot is a dot
     "https://chatxexample.com",
-    "https://chat.example.cоm",  # a Cyrillic o
+    "https://chat.example.c\u043em",  # a Cyrillic o
 ]
 
 

@@ -48,8 +48,10 @@ MAX_FRAGMENTS: Final = 4096
 # What an opening handshake may weigh: the library's own limits, by the line, would let a stranger fill a mebibyte.
 MAX_REQUEST_BYTES: Final = 32 * 1024
 
-# How many frames a client may send for each message that it may send.
-FRAMES_PER_MESSAGE: Final = 8
+# How many frames, pings and fragments too, a client may send for each message that it may send; and how many at once,
+# so that a message in as many fragments as may be gets through.
+FRAMES_PER_MESSAGE: Final = 4
+FRAMES_AT_ONCE: Final = MAX_FRAGMENTS + 64
 
 _DATA: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 _CLOSE_FRAME: Final = 0x88  # the first byte of every close frame: FIN, opcode 8
@@ -339,7 +341,7 @@ class Connection(asyncio.Protocol):
                 self._take_fragment(frame)
 
     def _may_speak(self, rate: float, opcode: Opcode, *, is_last: bool, now: float) -> bool:
-        """Charge a message when it is whole, and each frame, pings and fragments too, an eighth of that.
+        """Charge a message when it is whole, and each frame, pings and fragments too, a quarter of that.
 
         The answer to a ping of ours is free.
         """
@@ -347,9 +349,8 @@ class Connection(asyncio.Protocol):
             return True
         if self._frames is None:
             self._messages = TokenBucket(rate, now)
-            self._frames = TokenBucket(
-                rate * FRAMES_PER_MESSAGE, now, max(rate * FRAMES_PER_MESSAGE, 2 * MAX_FRAGMENTS)
-            )
+            frame_rate = rate * FRAMES_PER_MESSAGE
+            self._frames = TokenBucket(frame_rate, now, max(frame_rate, FRAMES_AT_ONCE))
         assert self._messages is not None
         is_message = is_last and opcode in _DATA
         return self._frames.take(now) and (not is_message or self._messages.take(now))

@@ -65,6 +65,7 @@ class Wheel:
         self._clock = clock
         self._call_later = call_later
         self._due = 0.0
+        self._is_excused = False
         self._running = False
 
     def start(self) -> None:
@@ -101,7 +102,9 @@ class Wheel:
         self._due = now + TICK if lag > LATE else max(self._due + TICK, now)
         self._call_later(self._due - now, self._turn)
         self._loop_lag.observe(lag)
-        self.tick(now, late=lag > LATE)
+        # Late twice in a row, we are overloaded, and must get rid of those who do not read all the more.
+        self._is_excused = lag > LATE and not self._is_excused
+        self.tick(now, late=self._is_excused)
 
     def tick(self, now: float, *, late: bool = False) -> None:
         """Do what is due at `now`; a `late` tick only pings."""

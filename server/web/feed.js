@@ -10,6 +10,7 @@ export const MOST_ROWS = 500;
 const LONGEST_TEXT = 2000;
 const MOST_BYTES = 24;
 const NEAR_END = 32;
+const HAND_LASTS = 400;
 const REST = 3;
 const REST_PER_ROW = 0.5;
 
@@ -27,6 +28,7 @@ export class Feed {
   #frame = 0;
   #restUntil = 0;
   #seenHeights = "";
+  #handAt = -Infinity;
 
   /**
    * @param {HTMLElement} list scrolls
@@ -38,6 +40,9 @@ export class Feed {
     this.#newer = newer;
     this.#onRows = onRows;
     list.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    for (const input of ["wheel", "touchmove", "mousedown", "keydown"]) {
+      list.addEventListener(input, () => (this.#handAt = performance.now()), { passive: true });
+    }
     newer.addEventListener("click", () => this.toEnd());
     new ResizeObserver(() => this.#isFollowing && this.#scrollToEnd()).observe(list);
   }
@@ -118,12 +123,13 @@ export class Feed {
     // A panel that is not shown measures nothing, which is no reason to follow or to stop.
     if (clientHeight === 0) return;
     const wasFollowing = this.#isFollowing;
-    const isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR_END;
+    const isByHand = performance.now() - this.#handAt < HAND_LASTS;
     const isRelaid = this.#heights() !== this.#seenHeights;
     this.#seenHeights = this.#heights();
-    // The end also moves away as rows get their true height, or the feed a smaller room; only a hand means to leave it.
-    if (isAtEnd) this.#isFollowing = true;
-    else if (!isRelaid) this.#isFollowing = false;
+    // The end also moves away as rows get their true height, or the feed a smaller room; only a hand means to leave it,
+    // and then its first small step counts, or the next rows would pull it back.
+    if (scrollHeight - scrollTop - clientHeight < (isByHand ? 2 : NEAR_END)) this.#isFollowing = true;
+    else if (isByHand || !isRelaid) this.#isFollowing = false;
     else if (wasFollowing) this.#scrollToEnd();
     if (this.#isFollowing && !wasFollowing && this.#held.length > 0) this.#refresh();
   }
