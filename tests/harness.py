@@ -152,9 +152,7 @@ def _read_ports(process: subprocess.Popen[str], log: Path) -> tuple[int, int, st
     raise AssertionError(f"the server did not start: {said}{log.read_text()}")
 
 
-def http(
-    method: str, url: str, body: bytes | None = None, headers: dict[str, str] | None = None
-) -> tuple[int, bytes]:
+def http(method: str, url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
     """Make one request; an error status is an answer, too."""
     request = urllib.request.Request(url, body, headers or {}, method=method)
     try:

@@ -29,10 +29,13 @@ class PageServer:
         """When set, every handshake is answered with this instead."""
         self.is_mute = False
         """Whether what clients say is taken and passed on to nobody."""
+        self.is_silent = False
+        """Whether handshakes get no answer at all."""
         self.handshakes: list[str] = []
         """The target of every handshake, in order."""
         self._static = StaticFiles()
         self._channels: defaultdict[str, set[ServerConnection]] = defaultdict(set)
+        self._left = asyncio.Condition()
         self._server: Server | None = None
         self._port = 0
 
@@ -46,7 +49,7 @@ class PageServer:
             self._listen_and_broadcast,
             "127.0.0.1",
             self._port,
-            process_request=self._answer,
+            process_request=self._answer_or_not,
             compression=None,
             max_size=65536,
         )
@@ -69,11 +72,18 @@ class PageServer:
         for client in self._clients():
             client.transport.abort()
 
-    def listeners(self, channel: str) -> int:
-        return len(self._channels[channel])
+    async def deserted(self, *channels: str) -> None:
+        """Wait until nobody listens on any of these channels."""
+        async with self._left:
+            await self._left.wait_for(lambda: not any(self._channels[channel] for channel in channels))
 
     def _clients(self) -> list[ServerConnection]:
         return [client for clients in self._channels.values() for client in clients]
+
+    async def _answer_or_not(self, connection: ServerConnection, request: Request) -> Response | None:
+        if self.is_silent and request.path.startswith("/ws"):
+            await connection.wait_closed()
+        return self._answer(connection, request)
 
     def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
         path = urlsplit(request.path).path
@@ -100,6 +110,8 @@ class PageServer:
             pass  # Cut off: that is what the tests are about.
         finally:
             clients.discard(connection)
+            async with self._left:
+                self._left.notify_all()
 
 
 @asynccontextmanager

@@ -67,7 +67,7 @@ export class Connection {
     socket.onopen = () => this.#opened();
     socket.onmessage = (event) => this.#onMessage(event.data);
     socket.onclose = (event) => this.#closed(event.code, event.reason);
-    this.#timer = setTimeout(() => this.#closed(1006, ""), CONNECT_TIMEOUT);
+    this.#timer = setTimeout(() => socket.close(), CONNECT_TIMEOUT);
     this.#become("connecting", words);
   }
 
@@ -112,7 +112,9 @@ export class Connection {
     const socket = this.#socket;
     if (socket === null) return;
     socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.close();
+    // To close it while it still connects is no fault, but the browser would call it one on the console.
+    if (socket.readyState === WebSocket.CONNECTING) socket.onopen = () => socket.close();
+    else socket.close();
     this.#socket = null;
   }
 

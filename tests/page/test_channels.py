@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from playwright.async_api import expect
 
@@ -46,7 +48,7 @@ async def test_another_channel_is_joined_by_its_name(visit: OpenTab, site: PageS
     await say(page, "on ops")
     await expect(rows(page)).to_have_count(1)
     assert site.handshakes == ["/ws/main", "/ws/ops%2F%C3%A9"]
-    assert site.listeners("main") == 0
+    await asyncio.wait_for(site.deserted("main"), 20)
     await expect(page.locator("#recent-list a")).to_have_text(["#ops/é", "#main"])
     await page.get_by_role("link", name="#main").click()
     await expect(page.locator("#channel")).to_have_value("main")

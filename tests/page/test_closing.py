@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from http import HTTPStatus
 
@@ -139,3 +140,27 @@ async def test_an_echo_that_does_not_come_is_not_passed_over(visit: OpenTab, sit
     await expect(page.locator("#words")).to_have_value("")
     site.cut_clients()
     await expect(page.locator("#feed .notice", has_text="“and me”")).to_have_count(1)
+
+
+async def test_a_channel_that_is_left_while_it_connects_is_left_for_good(visit: OpenTab, site: PageServer) -> None:
+    page = await visit()
+    await page.evaluate("location.hash = 'passing'; setTimeout(() => { location.hash = 'stay' })")
+    await expect(page.locator("#channel")).to_have_value("stay")
+    await expect(page.locator("#state-word")).to_have_text("Live")
+    await say(page, "here")
+    await expect(rows(page)).to_have_count(1)
+    assert site.handshakes[-1] == "/ws/stay"
+    await asyncio.wait_for(site.deserted("main", "passing"), 20)
+
+
+async def test_a_handshake_without_an_answer_is_given_up(visit: OpenTab, site: PageServer) -> None:
+    page = await visit(expected=LOST)
+    await page.clock.install()
+    site.is_silent = True
+    await page.evaluate("location.hash = 'silent'")
+    await expect(page.locator("#state-word")).to_have_text("Connecting")
+    await page.clock.fast_forward(11_000)
+    await expect(page.locator("#banner-words")).to_contain_text("The server is there but refused the connection")
+    site.is_silent = False
+    await page.clock.fast_forward(60_000)
+    await expect(page.locator("#state-word")).to_have_text("Live")

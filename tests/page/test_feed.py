@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import re
 
@@ -173,6 +175,31 @@ async def test_who_reads_further_up_is_not_disturbed(visit: OpenTab, site: PageS
         await speak(client, "and on it goes")
         await expect(rows(page).last).to_contain_text("and on it goes")
         assert await feed.evaluate(gap) < 2
+
+
+async def test_a_hand_can_leave_the_end_while_rows_pour_in(visit: OpenTab, site: PageServer) -> None:
+    page = await visit(**PHONE)
+    feed, newer = page.locator("#feed"), page.locator("#newer")
+    async with speaker(site) as client:
+
+        async def pour() -> None:
+            for number in itertools.count():
+                await speak(client, "pouring " * (number % 12) + str(number))
+
+        await speak(client, *(f"old {number}" for number in range(100)))
+        await expect(rows(page)).to_have_count(100)
+        pouring = asyncio.create_task(pour())
+        try:
+            await feed.hover()
+            await page.mouse.wheel(0, -300)
+            await expect(newer).to_be_visible()
+            top = await feed.evaluate("(list) => list.scrollTop")
+            seen = await newer.inner_text()
+            await expect(newer).not_to_have_text(seen)
+            assert await feed.evaluate("(list) => list.scrollTop") == top
+        finally:
+            pouring.cancel()
+            await asyncio.gather(pouring, return_exceptions=True)
 
 
 async def test_a_torrent_is_not_read_aloud(visit: OpenTab, site: PageServer) -> None:

@@ -31,8 +31,8 @@ LIMITS = ("--queue-messages", str(QUEUE_MESSAGES), "--queue-bytes", str(QUEUE_BY
 class Lag:
     """What was seen while the laggards sipped: the longest queues, and how the others fared before and meanwhile."""
 
-    baseline_p99: float = 0.0
-    p99: float = 0.0
+    baseline: tuple[float, float] = (0.0, 0.0)  # median and 99th percentile of the delivery time, in seconds
+    meanwhile: tuple[float, float] = (0.0, 0.0)
     queue_bytes: int = 0
     queue_messages: int = 0
     most_slow: int = 0
@@ -41,8 +41,13 @@ class Lag:
 
     @property
     def ratio(self) -> str:
-        times = f"p99 {self.p99 * 1e3:.1f} ms with laggards, {self.baseline_p99 * 1e3:.1f} ms without"
-        return f"{times}, ratio {self.p99 / self.baseline_p99:.2f}"
+        """Say how the others fared."""
+        words = []
+        for name, before, after in zip(("p50", "p99"), self.baseline, self.meanwhile, strict=True):
+            words.append(
+                f"{name} {after * 1e3:.1f} ms, {before * 1e3:.1f} without laggards, ratio {after / before:.2f}"
+            )
+        return "; ".join(words)
 
 
 async def lag(on: Stage, healthy: list[Client], laggards: list[Client]) -> Lag:
@@ -51,31 +56,32 @@ async def lag(on: Stage, healthy: list[Client], laggards: list[Client]) -> Lag:
     publisher = healthy[0]
     # Connecting five hundred has its own latency: a moment's talk, to be past it.
     await publisher.publish(on.ledger, "news", rate=RATE, seconds=0.3, size=SIZE)
-    seen.baseline_p99 = await phase(on, publisher, seconds=1.3)
+    seen.baseline = await phase(on, publisher, seconds=1.3)
     await on.all_heard(healthy + laggards)
     for laggard in laggards:
         laggard.stall()
     watching = asyncio.create_task(watch(on, laggards, seen))
-    seen.p99 = await phase(on, publisher, seconds=2.2)
+    seen.meanwhile = await phase(on, publisher, seconds=2.2)
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
     await on.all_heard(healthy)
     figure("others", seen.ratio)
     figure("longest queue", f"{seen.queue_bytes} of {QUEUE_BYTES} bytes, {seen.queue_messages} messages")
     # Promised is 1.1 times the baseline; a machine with two busy cores can show that nobody waits for a laggard.
-    assert seen.p99 <= 4 * seen.baseline_p99 + 0.1, seen.ratio
+    assert seen.meanwhile[0] <= 3 * seen.baseline[0] + 0.05, seen.ratio
+    assert seen.meanwhile[1] <= 4 * seen.baseline[1] + 1.0, seen.ratio
     # The fault happened, and was seen.
     assert seen.sips >= LAGGARDS, "hardly a byte was sipped"
     assert seen.most_slow >= LAGGARDS
     return seen
 
 
-async def phase(on: Stage, publisher: Client, seconds: float) -> float:
-    """Publish for a while; return the 99th percentile of the healthy clients' delivery times."""
+async def phase(on: Stage, publisher: Client, seconds: float) -> tuple[float, float]:
+    """Publish for a while; return the median and the 99th percentile of the delivery times."""
     on.ledger.latencies = array("q")
     await publisher.publish(on.ledger, "news", rate=RATE, seconds=seconds, size=SIZE)
     await eventually(lambda: publisher.account is not None and not publisher.account.lost, 10)
-    return on.ledger.percentile(0.99)
+    return on.ledger.percentile(0.5), on.ledger.percentile(0.99)
 
 
 async def watch(on: Stage, laggards: list[Client], seen: Lag) -> None:
