@@ -156,8 +156,8 @@ def _rows(result: Result) -> dict[str, str]:
         "owed": f"{ledger['expected']:,}",
         "delivered": f"{ledger['delivered']:,}",
         "declared dropped": f"{ledger['declared']:,}",
-        "lost, doubled, reordered, foreign": ", ".join(
-            f"{ledger[key]:,}" for key in ("lost", "duplicated", "reordered", "unexpected")
+        "lost, overdue, doubled, reordered, foreign": ", ".join(
+            f"{ledger[key]:,}" for key in ("lost", "overdue", "duplicated", "reordered", "unexpected")
         ),
     }
     for kind in ("stalled", "slow"):

@@ -13,7 +13,7 @@ from loadtest.page import Markup
 from loadtest.report_charts import cpu_limit, lag_limit
 from loadtest.result import ChannelRow, Clients, Latency, Result, ServerCounters
 
-_WRONG = ("lost", "duplicated", "reordered", "unexpected")
+_WRONG = ("lost", "overdue", "duplicated", "reordered", "unexpected")
 _SHOWN_CHANNELS = 50
 
 
