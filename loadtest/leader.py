@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -49,6 +50,14 @@ def wire(environment: Any, runner: Any, web_ui: Any) -> None:
     listen.test_stop.add_listener(lambda **_: close_station(environment))
     listen.spawning_complete.add_listener(lambda **_: _mark_spawned())
     listen.quitting.add_listener(lambda **_: _wind_up(environment, "The run was interrupted."))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt_main)
+
+
+def _interrupt_main(signum: int, frame: Any) -> None:
+    """Raise KeyboardInterrupt where Locust waits for it, and not in whichever greenlet runs at this moment."""
+    hub = gevent.get_hub()
+    hub.loop.run_callback_threadsafe(hub.parent.throw, KeyboardInterrupt)
 
 
 def _refuse(environment: Any, why: str) -> None:

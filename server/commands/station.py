@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import re
 import signal
 from collections.abc import Coroutine
@@ -72,4 +73,5 @@ def end_quietly(work: Coroutine[Any, Any, None], say: Say) -> int:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+    # An exception would come up in whatever runs at this moment, be it a library, and be logged as its fault.
+    os._exit(_INTERRUPTED)
