@@ -1,6 +1,6 @@
 """The Autobahn cases, some three hundred ways to speak RFC 6455 well and badly, against the echo.
 
-They are run by kosoku, which carries the case files of the Autobahn test suite: https://pypi.org/project/kosoku/
+They are run by kosoku, which carries the case files of the Autobahn test suite.
 """
 
 from __future__ import annotations
