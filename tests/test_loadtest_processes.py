@@ -86,7 +86,7 @@ import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if not os.fork():
     os.fork()
-print("pid", os.getpid(), flush=True)
+os.write(1, f"pid {os.getpid()}\\n".encode())  # at once: three processes write here
 time.sleep(60)
 """
     child = start(code)
