@@ -30,6 +30,7 @@ from loadtest.protocol import TEXT, header
 RUN = "beef"
 SIZE = 128
 _NAP = 0.0002
+_GROUP = 20  # connections that are fed between two looks at what was taken
 _LOOK = 0.5  # seconds between two looks at whether the receiver is still there
 
 
@@ -94,6 +95,8 @@ def feed(listener: socket.socket, taken: Taken, connections: int, batch: int, sh
         return
     streams = [Stream(RUN, 0, 0 if shared else number, SIZE) for number in range(1 if shared else connections)]
     frame, sequence, sent = header(TEXT, SIZE), 0, 0
+    # Whatever is done per message here, the generator would wait for.
+    groups = [[client.sendall for client in clients[at : at + _GROUP]] for at in range(0, connections, _GROUP)]
     while True:
         now = time.monotonic_ns()
         batches = [
@@ -101,13 +104,16 @@ def feed(listener: socket.socket, taken: Taken, connections: int, batch: int, sh
             for stream in streams
         ]
         sequence += batch
-        for number, client in enumerate(clients):
+        number = 0
+        for group in groups:
             while sent - taken.value >= 2 * connections * batch:
                 if os.getppid() != receiver:
                     return
                 time.sleep(_NAP)
-            client.sendall(batches[0 if shared else number])
-            sent += batch
+            for send in group:
+                send(batches[0 if shared else number])
+                number += 1
+            sent += batch * len(group)
 
 
 def _accept(listener: socket.socket, receiver: int) -> socket.socket:
