@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -14,8 +15,9 @@ import pytest
 
 from server import __version__
 from server.__main__ import COMMANDS, main
-from server.config import OPTIONS, Settings
+from server.config import OPTIONS, Namespace, Settings
 from server.config.sources import load
+from server.edge.credentials import Grant, Identity, JsonWebTokens, Refused, SignedSubscriptionTokens
 
 SECRET = "0123456789abcdef" * 3
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -162,6 +164,22 @@ def test_serve_says_its_warnings_on_standard_error(served: list[Settings], capsy
                 "claim = a (command line): must be NAME=JSON, such as admin=true or 'role=\"editor\"'",
             ],
         ),
+        (
+            ["token", "--subscribe", "a b", "--channel", "", "--channel", "c", "--info", "[1]"],
+            [
+                "--channel (command line): is for connection tokens, --subscribe makes another kind",
+                "channel =  (command line): is empty",
+                "subscribe = a b (command line): has spaces or control characters",
+                'info = [1] (command line): must be a JSON object, such as \'{"name": "Ann"}\'',
+            ],
+        ),
+        (
+            ["token", "--info", "Ann", "--subscribe"],
+            [
+                "--subscribe (command line): needs a value",
+                'info = Ann (command line): must be a JSON object, such as \'{"name": "Ann"}\'',
+            ],
+        ),
     ],
 )
 def test_mistakes_end_with_2_and_a_line_each(
@@ -233,6 +251,26 @@ def test_what_check_prints_is_a_configuration(capsys: pytest.CaptureFixture[str]
     )
 
 
+def test_check_prints_namespaces_whole(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    Path("stentor.toml").write_text(
+        'history_size = 5\n[namespaces.chat]\npublish = false\nqueue_bytes = "2KiB"\n[namespaces."a.b"]'
+    )
+    assert main(["check", "--batch-delay", "5ms"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    chat, other = (block.splitlines() for block in out.split("\n\n")[-2:])
+    assert chat[:2] == ["[namespaces.chat]", "publish = false  # from stentor.toml"]
+    assert "queue_bytes = 2048  # from stentor.toml" in chat
+    assert "history_size = 5  # as above" in chat
+    assert "batch_delay = 5  # as above" in chat
+    assert other[0] == '[namespaces."a.b"]'
+    assert all(line.endswith("  # as above") for line in other[1:])
+    assert len(chat) == len(other) == 1 + len(Namespace.model_fields)
+    before = load({"batch_delay": "5ms"}, {}, tmp_path).settings
+    Path("stentor.toml").write_text(out)
+    assert load({}, {}, tmp_path).settings.namespaces == before.namespaces
+
+
 def test_check_says_its_warnings_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--auth", "jwt", "--jwt-secret", "short"]) == 0
     out, err = capsys.readouterr()
@@ -289,6 +327,31 @@ def test_token_names_nobody_and_no_channel_by_default(capsys: pytest.CaptureFixt
     claims = jwt.decode(out.strip(), options={"verify_signature": False})
     assert claims.keys() == {"iat", "exp"}
     assert claims["exp"] == 1
+
+
+def test_token_makes_what_the_server_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    key = ["--jwt-secret", SECRET, "--sub", "alice", "--info", '{"name": "Zoë"}', "--claim", "exp=4000000000"]
+    connections, subscriptions = (kind({None: SECRET}, "HS256") for kind in (JsonWebTokens, SignedSubscriptionTokens))
+
+    assert main(["token", *key, "--channel", "news", "--claim", 'meta={"plan": "free"}']) == 0
+    connection = capsys.readouterr().out.strip()
+    info = '{"name":"Zoë"}'.encode()
+    assert connections.check(connection) == Identity("alice", 4e9, info, {"plan": "free"}, ("news",))
+    with pytest.raises(Refused):
+        subscriptions.check(connection, channel="news", user="alice")
+
+    assert main(["token", *key, "--subscribe", "news"]) == 0
+    subscription = capsys.readouterr().out.strip()
+    assert subscriptions.check(subscription, channel="news", user="alice") == Grant(4e9, info)
+    with pytest.raises(Refused):
+        connections.check(subscription)
+
+
+def test_token_makes_none_that_the_server_would_find_too_long(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["token", "--jwt-secret", SECRET, "--sub", "a" * 9000]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"stentor: the token has 12\d{3} characters: the server takes 8192 at most\n", err)
 
 
 # Help

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr, ValidationError
 
-from server.config import OPTIONS, LagPolicy, Option, Settings, is_loopback
+from server.config import OPTIONS, LagPolicy, Namespace, Option, Settings, is_loopback
 from server.config.options import as_toml
 from server.core import lag
 from tests.keyring import certificate, ec_key, key_set, private_pem, public_pem, rsa_key
@@ -36,10 +36,15 @@ DEFAULTS = {
     "jwt_require_exp": True,
     "api_key": None,
     "publish": True,
+    "subscribe": True,
+    "anonymous": True,
+    "read_history": True,
+    "read_presence": True,
     "max_connections_per_ip": 0,
     "connect_rate": 0,
     "message_rate": 1000,
     "max_message_size": 65536,
+    "max_channels_per_client": 128,
     "max_channel_length": 128,
     "open_timeout": 5,
     "queue_messages": 256,
@@ -52,10 +57,18 @@ DEFAULTS = {
     "pong_timeout": 10,
     "batch_delay": 0,
     "fanout_slice": 512,
+    "history_size": 0,
+    "history_ttl": 300,
+    "recovery_mode": "stream",
+    "delta": False,
+    "presence": False,
+    "join_leave": False,
+    "personal_channels": False,
     "drain_timeout": 30,
     "drain_rate": 0,
     "log_level": "info",
     "log_format": "auto",
+    "namespaces": {},
 }
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -90,6 +103,8 @@ def test_the_groups_are_those_of_the_contract_and_in_one_piece_each() -> None:
         "backpressure",
         "heartbeat",
         "fan-out",
+        "history",
+        "channels",
         "shutdown",
         "logging",
     ]
@@ -122,7 +137,7 @@ def test_max_connections_follows_the_limit_of_open_files(
 def test_settings_are_frozen_and_know_no_other_option() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1
-    for key in ("workers", "history_size", "broker", "presence", "trusted_proxies", "namespaces"):
+    for key in ("workers", "broker", "trusted_proxies", "namespace"):
         with pytest.raises(ValidationError):
             Settings(**{key: 1})
 
@@ -166,6 +181,8 @@ def test_the_lag_policies_are_those_of_the_core() -> None:
         ("batch_delay", "5ms", 5.0),
         ("batch_delay", "0.01s", 10.0),
         ("drain_timeout", "0", 0.0),
+        ("history_ttl", "8760h", 365 * 24 * 3600.0),
+        ("recovery_mode", "cache", "cache"),
         ("message_rate", "0.5", 0.5),
         ("publish", "false", False),
         ("publish", "true", True),
@@ -200,6 +217,10 @@ def test_a_value_is_read(key: str, text: object, value: object) -> None:
             ["0", "0ms", "ten", "10 min", "1d", "25h", "inf", "nan", float("inf"), float("nan"), "-1", False],
             "must be a time in seconds above 0 and up to 86400, such as 10, 500ms or 1m",
         ),
+        ("history_size", ["-1", "ten"], "must be a whole number from 0 to 2147483647"),
+        ("history_ttl", ["-1", "8761h"], "must be a time in seconds from 0 to 31536000, such as 10, 500ms or 1m"),
+        ("max_channels_per_client", ["0"], "must be a whole number from 1 to 2147483647"),
+        ("recovery_mode", ["", "latest"], "must be one of stream, cache"),
         ("drain_timeout", ["-1"], "must be a time in seconds from 0 to 86400, such as 10, 500ms or 1m"),
         ("batch_delay", ["11s", "1m", "-1"], "must be a time in milliseconds from 0 to 10000, such as 5 or 5ms"),
         ("message_rate", ["-1", "x", "10s"], "must be a number per second from 0 to 1000000000"),
@@ -279,6 +300,70 @@ def test_a_file_must_be_readable_and_is_found_from_the_working_directory(
     assert fault(jwt_jwks_file="a\0b") == sentence.format("not a path")
     assert fault(jwt_jwks_file="") == "must be the path of a file that can be read"
     assert fault(jwt_public_key="none.pem") == sentence.format("no such file or directory")
+
+
+# Namespaces
+
+
+def test_a_namespace_is_complete() -> None:
+    above = {"publish": False, "queue_bytes": "2KiB", "history_size": 7, "lag_policy": "conflate"}
+    settings = Settings(**above, namespaces={"chat": {"publish": True, "batch_delay": "5ms"}, "feed": {}})
+    chat, feed = settings.namespaces["chat"], settings.namespaces["feed"]
+    assert (chat.publish, chat.batch_delay_seconds) == (True, 0.005)
+    assert (chat.queue_bytes, chat.history_size, chat.lag_policy) == (2048, 7, "conflate")
+    for key in Namespace.model_fields:
+        assert getattr(feed, key) == getattr(settings, key)
+        if key not in ("publish", "batch_delay"):
+            assert getattr(chat, key) == getattr(settings, key)
+    assert Settings.model_validate(settings.model_dump()) == settings
+
+
+def test_what_channels_may_differ_in_is_what_the_contract_says() -> None:
+    assert list(Namespace.model_fields) == [
+        "publish",
+        "subscribe",
+        "anonymous",
+        "read_history",
+        "read_presence",
+        "queue_messages",
+        "queue_bytes",
+        "lag_policy",
+        "batch_delay",
+        "history_size",
+        "history_ttl",
+        "recovery_mode",
+        "delta",
+        "presence",
+        "join_leave",
+    ]
+    assert set(Namespace.model_fields) < set(OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["", ":", "a:", "a:b", "a b", "a\n", "\u2028", "\ud800"])
+def test_what_no_channel_can_begin_with_names_no_namespace(name: str) -> None:
+    with pytest.raises(ValidationError, match="must be a name without colons, spaces or control characters"):
+        Settings(namespaces={name: {}})
+
+
+@pytest.mark.parametrize("name", ["a", "é", "0", "a.b", "a-b/c", "[key]"])
+def test_any_other_name_will_do(name: str) -> None:
+    assert list(Settings(namespaces={name: {}}).namespaces) == [name]
+
+
+@pytest.mark.parametrize("namespaces", [5, "chat", {"chat": 5}, {"chat": {"port": 1}}, {"chat": {"delta": "perhaps"}}])
+def test_wrong_namespaces_are_refused(namespaces: object) -> None:
+    with pytest.raises(ValidationError):
+        Settings(namespaces=namespaces)
+
+
+def test_namespaces_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Settings(namespaces={"chat": {}}).namespaces["chat"].publish = False
+
+
+@pytest.mark.parametrize(("size", "ttl", "keeps"), [(0, 0, False), (0, 1, False), (1, 0, False), (1, "1ms", True)])
+def test_both_a_size_and_a_time_make_a_history(size: int, ttl: object, keeps: bool) -> None:
+    assert Settings(history_size=size, history_ttl=ttl).keeps_history is keeps
 
 
 # What holds between options
@@ -402,6 +487,57 @@ def test_contradictions_are_all_told_at_once() -> None:
             ],
         ),
         ({"tokens": "t"}, ['tokens has no effect: auth is "none", not "token"']),
+        (
+            {"personal_channels": True},
+            ['personal_channels has no effect: auth is "none", so no client has a user'],
+        ),
+        (
+            {"anonymous": False},
+            ['anonymous is false, and auth is "none": no client has a user, so none can subscribe'],
+        ),
+        ({"auth": "jwt", "jwt_secret": SECRET, "anonymous": False, "personal_channels": True}, []),
+        ({"history_size": 10}, []),
+        ({"history_size": 10, "history_ttl": 0}, ["history_size has no effect: history_ttl is 0"]),
+        ({"history_ttl": 60}, ["history_ttl has no effect: history_size is 0"]),
+        ({"recovery_mode": "cache"}, ["recovery_mode has no effect: there is no history"]),
+        ({"recovery_mode": "cache", "history_size": 1}, []),
+        ({"delta": True}, []),
+        ({"delta": True, "lag_policy": "conflate", "history_size": 1}, []),
+        (
+            {"delta": True, "lag_policy": "conflate"},
+            ["delta has no effect: lag_policy is conflate, and without a history nobody would notice what it left out"],
+        ),
+        # In a namespace only what it has set itself is looked at.
+        ({"history_ttl": 60, "namespaces": {"chat": {"history_size": 10}}}, []),
+        ({"history_size": 10, "recovery_mode": "cache", "namespaces": {"chat": {"history_size": 0}}}, []),
+        ({"history_size": 10, "namespaces": {"chat": {"history_ttl": 0}}}, []),
+        (
+            {"recovery_mode": "cache", "namespaces": {"chat": {}}},
+            ["recovery_mode has no effect: there is no history"],
+        ),
+        (
+            {"namespaces": {"chat": {"history_ttl": 60, "recovery_mode": "cache", "anonymous": False}}},
+            [
+                'namespaces.chat.anonymous is false, and auth is "none": no client has a user, so none can subscribe',
+                "namespaces.chat.recovery_mode has no effect: there is no history",
+                "namespaces.chat.history_ttl has no effect: history_size is 0",
+            ],
+        ),
+        (
+            {"namespaces": {"chat": {"delta": True, "lag_policy": "drop_oldest"}}},
+            [
+                "namespaces.chat.delta has no effect: lag_policy is drop_oldest, and without a history nobody "
+                "would notice what it left out"
+            ],
+        ),
+        (
+            {"history_ttl": 0, "namespaces": {"chat": {"history_size": 5}}},
+            ["namespaces.chat.history_size has no effect: history_ttl is 0"],
+        ),
+        (
+            {"max_channel_length": 4, "namespaces": {"chat": {}, "cat": {}}},
+            ["namespaces.chat has no effect: max_channel_length is 4"],
+        ),
     ],
 )
 def test_warnings(values: dict[str, Any], warnings: list[str]) -> None:

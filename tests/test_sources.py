@@ -322,7 +322,8 @@ def test_broken_toml_is_one_line_with_its_number(tmp_path: Path, raw: bytes, lin
             {},
             {},
             "[hosts]\nhost = 1",
-            "hosts (stentor.toml): unknown option; the nearest known one is host; options stand outside of tables",
+            "hosts (stentor.toml): unknown option; the nearest known one is host; "
+            "options stand outside of tables, but for [namespaces.NAME]",
         ),
         (
             {},
@@ -338,10 +339,164 @@ def test_a_mistake_is_one_line(
     assert mistakes(tmp_path, arguments, environ, toml) == [line]
 
 
-@pytest.mark.parametrize("key", ["workers", "trusted_proxies", "history_size", "history_ttl", "presence", "join_leave"])
+@pytest.mark.parametrize("key", ["workers", "trusted_proxies", "broker"])
 def test_what_has_no_effect_yet_is_unknown(tmp_path: Path, key: str) -> None:
     (line,) = mistakes(tmp_path, toml=f"{key} = 1")
     assert line.startswith(f"{key} (stentor.toml): unknown option; the nearest known one is ")
+
+
+# Namespaces
+
+
+def test_namespaces_are_tables_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "stentor.toml").write_text(
+        'history_size = 5\n[namespaces.chat]\nhistory_ttl = "1h"\npublish = false\n[namespaces."a.b"]\n'
+    )
+    loaded = load({"history_size": "6"}, {}, tmp_path)
+    assert list(loaded.settings.namespaces) == ["chat", "a.b"]
+    chat, other = loaded.settings.namespaces.values()
+    assert (chat.history_size, chat.history_ttl, chat.publish) == (6, 3600.0, False)
+    assert (other.history_size, other.history_ttl, other.publish) == (6, 300.0, True)
+    assert loaded.overridden == {"chat": {"history_ttl": "stentor.toml", "publish": "stentor.toml"}, "a.b": {}}
+    assert loaded.origin.keys() == OPTIONS.keys()
+
+
+def test_namespaces_in_the_environment_take_the_place_of_those_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "stentor.toml").write_text("[namespaces.chat]\npublish = false\n[namespaces.feed]\ndelta = -1")
+    environ = {"STENTOR_NAMESPACES": '{"chat": {"history_size": 10, "history_ttl": "1h"}}'}
+    loaded = load({}, environ, tmp_path)
+    assert list(loaded.settings.namespaces) == ["chat"]
+    chat = loaded.settings.namespaces["chat"]
+    assert (chat.history_size, chat.history_ttl, chat.publish) == (10, 3600.0, True)
+    place = "environment STENTOR_NAMESPACES"
+    assert loaded.overridden == {"chat": {"history_size": place, "history_ttl": place}}
+    assert load({}, {"STENTOR_NAMESPACES": "{}"}, tmp_path).settings.namespaces == {}
+
+
+@pytest.mark.parametrize(
+    ("environ", "toml", "line"),
+    [
+        (
+            {},
+            '[namespaces.chat]\nhistory_ttl = "soon"',
+            "namespaces.chat.history_ttl = soon (stentor.toml): "
+            "must be a time in seconds from 0 to 31536000, such as 10, 500ms or 1m",
+        ),
+        (
+            {"STENTOR_NAMESPACES": '{"chat": {"delta": [1]}}'},
+            "",
+            "namespaces.chat.delta = 1 (environment STENTOR_NAMESPACES): must be true or false",
+        ),
+        (
+            {},
+            '[namespaces."a.b"]\nlag_policy = "drop"',
+            'namespaces."a.b".lag_policy = drop (stentor.toml): '
+            "must be one of disconnect, drop_oldest, drop_newest, conflate",
+        ),
+        (
+            {},
+            "[namespaces.chat]\nhistroy_size = 1",
+            "histroy_size (stentor.toml, [namespaces.chat]): unknown option; the nearest known one is history_size",
+        ),
+        (
+            {"STENTOR_NAMESPACES": '{"chat": {"histroy_size": 1}}'},
+            "",
+            "histroy_size (environment STENTOR_NAMESPACES, [namespaces.chat]): "
+            "unknown option; the nearest known one is history_size",
+        ),
+        (
+            {},
+            '[namespaces.chat]\ntokens = "s3cret"',
+            "tokens (stentor.toml, [namespaces.chat]): holds for all channels; it stands outside of tables",
+        ),
+        (
+            {},
+            "[namespaces.chat.deeper]\npublish = true",
+            "deeper (stentor.toml, [namespaces.chat]): unknown option; the nearest known one is presence",
+        ),
+        (
+            {},
+            "[namespace.chat]\npublish = true",
+            "namespace (stentor.toml): unknown option; the nearest known one is namespaces; "
+            "options stand outside of tables, but for [namespaces.NAME]",
+        ),
+        (
+            {"STENTOR_NAMESPACE": "{}"},
+            "",
+            "STENTOR_NAMESPACE (environment): unknown option; the nearest known one is STENTOR_NAMESPACES",
+        ),
+        (
+            {},
+            "[namespaces]\nchat = 5",
+            "namespaces.chat = 5 (stentor.toml): must be a table of options",
+        ),
+        (
+            {},
+            "namespaces = 5",
+            "namespaces = 5 (stentor.toml): must be a table of tables, such as [namespaces.chat] in the file, "
+            'or {"chat": {"history_size": 100}}',
+        ),
+        (
+            {"STENTOR_NAMESPACES": '{"chat":1'},
+            "",
+            'namespaces = {"chat":1 (environment STENTOR_NAMESPACES): must be a table of tables, '
+            'such as [namespaces.chat] in the file, or {"chat": {"history_size": 100}}',
+        ),
+        (
+            {"STENTOR_NAMESPACES": "[" * 100_000},
+            "",
+            f"namespaces = {'[' * 60}… (environment STENTOR_NAMESPACES): must be a table of tables, "
+            'such as [namespaces.chat] in the file, or {"chat": {"history_size": 100}}',
+        ),
+        (
+            {},
+            '[namespaces."a:b"]\npublish = true',
+            'namespaces."a:b" (stentor.toml): must be a name without colons, spaces or control characters',
+        ),
+        (
+            {},
+            '[namespaces."\\n"]\npublish = true',
+            'namespaces."\\n" (stentor.toml): must be a name without colons, spaces or control characters',
+        ),
+    ],
+)
+def test_a_mistake_about_a_namespace_is_one_line(tmp_path: Path, environ: dict[str, str], toml: str, line: str) -> None:
+    assert mistakes(tmp_path, environ=environ, toml=toml) == [line]
+
+
+def test_there_are_no_namespaces_on_the_command_line(tmp_path: Path) -> None:
+    (line,) = mistakes(tmp_path, {"namespaces": "{}"})
+    assert line.startswith("--namespaces (command line): unknown option; the nearest known one is --")
+
+
+def test_mistakes_in_namespaces_come_after_those_above(tmp_path: Path) -> None:
+    toml = """
+        auth = "token"
+        history_size = -1
+        [namespaces.chat]
+        history_size = 5
+        presence = "x"
+        delta = 7
+        [namespaces.":"]
+        presence = "x"
+        [namespaces.feed]
+        queue_bytes = 0
+    """
+    assert mistakes(tmp_path, toml=toml) == [
+        "auth = token (stentor.toml): needs at least one entry in tokens",
+        "history_size = -1 (stentor.toml): must be a whole number from 0 to 2147483647",
+        "namespaces.chat.presence = x (stentor.toml): must be true or false",
+        "namespaces.chat.delta = 7 (stentor.toml): must be true or false",
+        'namespaces.":" (stentor.toml): must be a name without colons, spaces or control characters',
+        'namespaces.":".presence = x (stentor.toml): must be true or false',
+        "namespaces.feed.queue_bytes = 0 (stentor.toml): "
+        "must be a size in bytes from 1 to 1099511627776, such as 65536, 64KiB or 1MiB",
+    ]
+
+
+def test_a_wrong_value_above_is_not_reported_again_in_the_namespaces(tmp_path: Path) -> None:
+    (line,) = mistakes(tmp_path, toml='queue_bytes = "x"\n[namespaces.chat]\npublish = false')
+    assert line.startswith("queue_bytes = x (stentor.toml)")
 
 
 def test_all_mistakes_are_reported(tmp_path: Path) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from itertools import groupby
 
 from server.commands.line import Line, Parser, configuration, warn
-from server.config import OPTIONS
-from server.config.options import as_toml
+from server.config import OPTIONS, Namespace
+from server.config.options import as_toml, as_toml_key
 from server.config.sources import Loaded
 
 ABOUT = """\
 Checks the configuration and prints it resolved, as TOML, with the place that
 each value came from; secrets are masked. Ends with 0 if it can be used, with 2
-if not."""
+if not.
+
+A table [namespaces.NAME] in the file sets options of channels otherwise for
+those called NAME:... Each namespace is printed whole: what its table leaves
+out is as above."""
 
 
 def parser() -> Parser:
@@ -42,4 +46,14 @@ def resolved(loaded: Loaded) -> str:
                 f"# {option.key} is not set" if value is None else f"{option.key} = {as_toml(value)}  # from {origin}"
             )
         blocks.append("\n".join(lines))
+    blocks += [_namespace(loaded, name) for name in loaded.settings.namespaces]
     return "\n\n".join(blocks)
+
+
+def _namespace(loaded: Loaded, name: str) -> str:
+    namespace, overridden = loaded.settings.namespaces[name], loaded.overridden[name]
+    lines = [f"[namespaces.{as_toml_key(name)}]"]
+    for key in Namespace.model_fields:
+        origin = f"from {overridden[key]}" if key in overridden else "as above"
+        lines.append(f"{key} = {as_toml(getattr(namespace, key))}  # {origin}")
+    return "\n".join(lines)

@@ -74,6 +74,11 @@ def option(
     return Field(**given, description=sentence, ge=low, gt=above, le=high, json_schema_extra=facts)
 
 
+def is_option(field: FieldInfo) -> bool:
+    """Tell if a field was declared with `option`."""
+    return isinstance(field.json_schema_extra, dict) and "group" in field.json_schema_extra
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """One option as an operator sees it; `low` is allowed, `above` is not, `high` is."""
@@ -199,6 +204,11 @@ def as_toml(value: object) -> str:
             # JSON's escapes are TOML's, but for DEL, which TOML wants escaped too.
             return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
     return str(value)
+
+
+def as_toml_key(key: str) -> str:
+    """Write a key as it stands in a TOML file, or a name as a part of one."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else as_toml(key)
 
 
 def _leaves(annotation: object) -> Iterator[object]:

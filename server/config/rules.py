@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from server.config.keys import fault_of_certificate, fault_of_key_set, fault_of_public_key
 
 if TYPE_CHECKING:
+    from server.config.namespaces import Namespace
     from server.config.settings import Settings
 
 _KEY_SOURCES: Final = ("jwt_secret", "jwt_public_key", "jwt_jwks_file")
@@ -50,7 +51,7 @@ def open_file_ceiling() -> int:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens on `host`."""
+    """Whether an address, or the name ``localhost``, stays on this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -118,4 +119,42 @@ def warnings(settings: Settings) -> Iterator[str]:
         yield (
             f"max_connections is {settings.max_connections}, but the limit of open files leaves room "
             f"for {ceiling}: raise it (ulimit -n)"
+        )
+    if settings.personal_channels and settings.auth != "jwt":
+        yield f'personal_channels has no effect: auth is "{settings.auth}", so no client has a user'
+    if settings.history_size == 0 and "history_ttl" in settings.model_fields_set and not settings.namespaces:
+        yield "history_ttl has no effect: history_size is 0"
+    for _, sentence in _of_channels(settings, settings.auth):
+        yield sentence
+    yield from _of_namespaces(settings)
+
+
+def _of_namespaces(settings: Settings) -> Iterator[str]:
+    for name, namespace in settings.namespaces.items():
+        title = f"namespaces.{name}"
+        # What a namespace has from above was set for other channels, and is not looked at a second time.
+        for key, sentence in _of_channels(namespace, settings.auth):
+            if getattr(namespace, key) != getattr(settings, key):
+                yield f"{title}.{sentence}"
+        if namespace.history_size == 0 and namespace.history_ttl != settings.history_ttl:
+            yield f"{title}.history_ttl has no effect: history_size is 0"
+        if len(name) >= settings.max_channel_length:
+            yield f"{title} has no effect: max_channel_length is {settings.max_channel_length}"
+
+
+def _of_channels(namespace: Namespace, auth: str) -> Iterator[tuple[str, str]]:
+    """Yield pairs: the option that is hardly meant so, and a sentence about it that begins with its name."""
+    if not namespace.anonymous and auth != "jwt":
+        yield "anonymous", f'anonymous is false, and auth is "{auth}": no client has a user, so none can subscribe'
+    if namespace.history_size and not namespace.history_ttl:
+        yield "history_size", "history_size has no effect: history_ttl is 0"
+    if namespace.keeps_history:
+        return
+    if namespace.recovery_mode != "stream":
+        yield "recovery_mode", "recovery_mode has no effect: there is no history"
+    if namespace.delta and namespace.lag_policy != "disconnect":
+        yield (
+            "delta",
+            f"delta has no effect: lag_policy is {namespace.lag_policy}, and without a history nobody would notice "
+            "what it left out",
         )

@@ -1,31 +1,25 @@
 """Every option, its default and its bounds. The one place where an option is declared.
 
-To add an option: a field, made with `option`. The command line, the environment, the file, `stentor check` and the
-help follow from it. Names and defaults are the contract's (README).
+To add an option: a field, made with `option`, here or (if channels may differ in it) in `Namespace`. The command line,
+the environment, the file, `stentor check` and the help follow from it. Names and defaults are the contract's (README).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from server.config import rules
-from server.config.options import Option, option
+from server.config.namespaces import Namespace, complete, namespace_name
+from server.config.options import Option, is_option, option
 
 Auth = Literal["none", "token", "jwt"]
 JwtAlgorithm = Literal["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
-LagPolicy = Literal["disconnect", "drop_oldest", "drop_newest", "conflate"]
 LagPolicyMode = Literal["enforce", "observe"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "text", "json"]
@@ -39,10 +33,8 @@ _ORIGIN: Final = re.compile(
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
-class Settings(BaseModel):
+class Settings(Namespace):
     """All options, checked and frozen. Times are seconds and sizes bytes, but for `batch_delay` (milliseconds)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
     host: str = option("127.0.0.1", "listen", "Address of the public port; 0.0.0.0 or :: is every address.")
     port: int = option(8000, "listen", "Public port; 0 is any free one.", low=0, high=65535)
@@ -72,7 +64,6 @@ class Settings(BaseModel):
     api_key: SecretStr | None = option(
         None, "access", "Key of the internal HTTP API; without one it answers on loopback only."
     )
-    publish: bool = option(True, "access", "Clients may publish; if not, they only listen.")
 
     max_connections: int = option(
         rules.open_file_ceiling, "limits", "Clients at a time; by default the limit of open files less 64.", low=1
@@ -87,14 +78,12 @@ class Settings(BaseModel):
         1000.0, "limits", "Messages taken from one client; 0 is no limit.", unit="per second", low=0
     )
     max_message_size: int = option(65536, "limits", "Largest message that is taken from a client.", unit="bytes", low=1)
+    max_channels_per_client: int = option(128, "limits", "Channels that one client may be on.", low=1)
     max_channel_length: int = option(128, "limits", "Longest name of a channel, in characters.", low=1)
     open_timeout: float = option(
         5.0, "limits", "Time that a client has for its opening handshake.", unit="seconds", above=0
     )
 
-    queue_messages: int = option(256, "backpressure", "Publications that may wait for one client.", low=1)
-    queue_bytes: int = option(1048576, "backpressure", "Bytes that may wait for one client.", unit="bytes", low=1)
-    lag_policy: LagPolicy = option("disconnect", "backpressure", "What happens to a client whose queue is full.")
     write_timeout: float = option(
         10.0, "backpressure", "Time without progress after which a client is cut.", unit="seconds", above=0
     )
@@ -108,14 +97,11 @@ class Settings(BaseModel):
     ping_interval: float = option(25.0, "heartbeat", "Time between two pings.", unit="seconds", above=0)
     pong_timeout: float = option(10.0, "heartbeat", "Time that a client has to answer a ping.", unit="seconds", above=0)
 
-    batch_delay: float = option(
-        0.0,
-        "fan-out",
-        "Time that publications are gathered before they go out; 0 is one turn of the event loop.",
-        unit="milliseconds",
-        low=0,
-    )
     fanout_slice: int = option(512, "fan-out", "Clients written to between two looks at the event loop.", low=1)
+
+    personal_channels: bool = option(
+        False, "channels", "Every user is put on a channel of its own, the user's name behind a #."
+    )
 
     drain_timeout: float = option(
         30.0, "shutdown", "Time that clients have to leave when the server stops.", unit="seconds", low=0
@@ -127,10 +113,8 @@ class Settings(BaseModel):
     log_level: LogLevel = option("info", "logging", "Least severe level that is logged.")
     log_format: LogFormat = option("auto", "logging", "Form of the log; auto is text on a terminal, else JSON.")
 
-    @property
-    def batch_delay_seconds(self) -> float:
-        """`batch_delay` in the unit that clocks and timers use."""
-        return self.batch_delay / 1000
+    # By name. Last, for it is completed with the values above.
+    namespaces: Mapping[Annotated[str, AfterValidator(namespace_name)], Namespace] = Field(default_factory=dict)
 
     @property
     def internal_is_loopback(self) -> bool:
@@ -141,11 +125,12 @@ class Settings(BaseModel):
         """Say what is allowed but hardly meant, a line each."""
         return list(rules.warnings(self))
 
-    @field_validator("*", mode="before")
+    @field_validator("namespaces", mode="before")
     @classmethod
-    def _read(cls, value: Any, info: ValidationInfo) -> Any:
-        assert info.field_name is not None, "a validator of fields is always called for one"
-        return OPTIONS[info.field_name].read(value)
+    def _complete(cls, tables: Any, info: ValidationInfo) -> Any:
+        return (
+            {name: complete(table, info.data) for name, table in tables.items()} if isinstance(tables, dict) else tables
+        )
 
     @field_validator("host", "internal_host")
     @classmethod
@@ -193,7 +178,26 @@ class Settings(BaseModel):
         return self
 
 
-OPTIONS: Final[dict[str, Option]] = {key: Option.of(key, field) for key, field in Settings.model_fields.items()}
+# In the order of the help.
+_GROUPS: Final = (
+    "listen",
+    "access",
+    "limits",
+    "backpressure",
+    "heartbeat",
+    "fan-out",
+    "history",
+    "channels",
+    "shutdown",
+    "logging",
+)
+OPTIONS: Final[dict[str, Option]] = {
+    option.key: option
+    for option in sorted(
+        (Option.of(key, field) for key, field in Settings.model_fields.items() if is_option(field)),
+        key=lambda option: _GROUPS.index(option.group),
+    )
+}
 
 
 def _origin(text: str) -> str:

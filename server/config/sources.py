@@ -2,6 +2,9 @@
 
 Laws: every mistake is reported, a line each, with its key, its value (masked when secret), its place and what is
 allowed; a value is checked only where it won. Prints nothing and ends nothing: that is the caller's.
+
+Namespaces are tables in the file, ``[namespaces.NAME]``, or an object of objects (JSON) in the environment variable
+STENTOR_NAMESPACES, which takes the place of all those in the file.
 """
 
 from __future__ import annotations
@@ -15,18 +18,16 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
-
-from server.config.options import MASK, PREFIX, as_toml
-from server.config.rules import Contradiction, ContradictionError
+from server.config.judgement import DEFAULT, NAMESPACES, Given, Key, dotted, judged, printable, shown
+from server.config.namespaces import Namespace
+from server.config.options import PREFIX
 from server.config.settings import OPTIONS, Settings
 
 FILE: Final = "stentor.toml"
-DEFAULT: Final = "default"
 COMMAND_LINE: Final = "command line"
 
+_NAMESPACES_VARIABLE: Final = PREFIX + NAMESPACES.upper()
 _CONFIG: Final = "config"  # where the file is: an option of the command line and the environment alone
-_SHOWN: Final = 60  # characters of a wrong value
 
 
 class ConfigError(Exception):
@@ -39,19 +40,14 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The settings, and for each key the place that its value came from."""
+    """The settings, and for each key the place that its value came from.
+
+    `overridden` is the same for what namespaces have set otherwise: by the namespace's name, then by key.
+    """
 
     settings: Settings
     origin: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """A value as it was found; `fault` is why it could not be read, if so."""
-
-    value: object
-    place: str
-    fault: str | None = None
+    overridden: dict[str, dict[str, str]]
 
 
 def load(argv_values: Mapping[str, object], environ: Mapping[str, str], cwd: Path) -> Loaded:
@@ -64,51 +60,60 @@ def load(argv_values: Mapping[str, object], environ: Mapping[str, str], cwd: Pat
     environ = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
     named = _config_file(argv_values, environ)
     given = _from_file(named, cwd, mistakes)
+    if _NAMESPACES_VARIABLE in environ:
+        given = {path: found for path, found in given.items() if path[0] != NAMESPACES}
     given |= _from_environment(environ, mistakes)
     given |= _from_command_line(argv_values, mistakes)
-    settings = _checked(given, cwd, mistakes)
+    settings = judged(given, cwd, mistakes)
     if settings is None or mistakes:
         raise ConfigError(mistakes)
-    return Loaded(settings, {key: given[key].place if key in given else DEFAULT for key in OPTIONS})
+    origin = {key: given[key,].place if (key,) in given else DEFAULT for key in OPTIONS}
+    overridden: dict[str, dict[str, str]] = {name: {} for name in settings.namespaces}
+    for path, found in given.items():
+        if len(path) == 3:
+            overridden[path[1]][path[2]] = found.place
+    return Loaded(settings, origin, overridden)
 
 
 def unknown(name: str, place: str, known: Iterable[str]) -> str:
     """Name the mistake of an option that does not exist, and the nearest one that does."""
     nearest = max(known, key=lambda candidate: SequenceMatcher(None, name, candidate).ratio())
-    return f"{_printable(name)} ({place}): unknown option; the nearest known one is {nearest}"
+    return f"{printable(name)} ({place}): unknown option; the nearest known one is {nearest}"
 
 
-def _config_file(argv_values: Mapping[str, object], environ: Mapping[str, str]) -> _Given | None:
+def _config_file(argv_values: Mapping[str, object], environ: Mapping[str, str]) -> Given | None:
     variable = PREFIX + _CONFIG.upper()
     if _CONFIG in argv_values:
-        return _Given(argv_values[_CONFIG], COMMAND_LINE)
+        return Given(argv_values[_CONFIG], COMMAND_LINE)
     if variable in environ:
-        return _Given(environ[variable], _variable_place(variable))
+        return Given(environ[variable], _variable_place(variable))
     return None
 
 
-def _from_command_line(argv_values: Mapping[str, object], mistakes: list[str]) -> dict[str, _Given]:
-    given = {}
+def _from_command_line(argv_values: Mapping[str, object], mistakes: list[str]) -> dict[Key, Given]:
+    given: dict[Key, Given] = {}
     for key, value in argv_values.items():
         if key in OPTIONS:
-            given[key] = _Given(value, COMMAND_LINE)
+            given[key,] = Given(value, COMMAND_LINE)
         elif key != _CONFIG:
             flag = "--" + key.replace("_", "-")
             mistakes.append(unknown(flag, COMMAND_LINE, [option.flag for option in OPTIONS.values()]))
     return given
 
 
-def _from_environment(environ: Mapping[str, str], mistakes: list[str]) -> dict[str, _Given]:
-    given = {}
+def _from_environment(environ: Mapping[str, str], mistakes: list[str]) -> dict[Key, Given]:
+    given: dict[Key, Given] = {}
     keys = {option.variable: key for key, option in OPTIONS.items()}
     foreign = _service_links(environ)
     for name in sorted(environ.keys() - foreign - {PREFIX + _CONFIG.upper()}):
-        if name not in keys:
-            mistakes.append(unknown(name, "environment", keys))
+        if name == _NAMESPACES_VARIABLE:
+            given |= _namespaces(_json_of(environ[name]), _variable_place(name), mistakes)
+        elif name not in keys:
+            mistakes.append(unknown(name, "environment", [*keys, _NAMESPACES_VARIABLE]))
         elif OPTIONS[keys[name]].kind == "list":
-            given[keys[name]] = _list_of(environ[name], _variable_place(name))
+            given[keys[name],] = _list_of(environ[name], _variable_place(name))
         else:
-            given[keys[name]] = _Given(environ[name], _variable_place(name))
+            given[keys[name],] = Given(environ[name], _variable_place(name))
     return given
 
 
@@ -127,19 +132,52 @@ def _service_links(environ: Mapping[str, str]) -> set[str]:
     }
 
 
-def _list_of(text: str, place: str) -> _Given:
+def _list_of(text: str, place: str) -> Given:
     """Read a list from one text: JSON, or a single entry."""
     if text.lstrip().startswith("["):
         try:
-            return _Given(json.loads(text), place)
+            return Given(json.loads(text), place)
         except (ValueError, RecursionError):
-            return _Given(text, place, 'must be a JSON list of texts, such as ["a", "b"]')
+            return Given(text, place, 'must be a JSON list of texts, such as ["a", "b"]')
     if "," in text:
-        return _Given(text, place, 'must be one entry without a comma, or a JSON list such as ["a", "b"]')
-    return _Given([text], place)
+        return Given(text, place, 'must be one entry without a comma, or a JSON list such as ["a", "b"]')
+    return Given([text], place)
 
 
-def _from_file(named: _Given | None, cwd: Path, mistakes: list[str]) -> dict[str, _Given]:
+def _json_of(text: str) -> object:
+    """Read JSON; a text that is none stays the text that it is."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _namespaces(tables: object, place: str, mistakes: list[str]) -> dict[Key, Given]:
+    """Take the namespaces' tables apart."""
+    if not isinstance(tables, dict):
+        example = '[namespaces.chat] in the file, or {"chat": {"history_size": 100}}'
+        mistakes.append(f"{NAMESPACES} = {shown(tables)} ({place}): must be a table of tables, such as {example}")
+        return {}
+    given: dict[Key, Given] = {}
+    for name, table in tables.items():
+        path = (NAMESPACES, name)
+        if not isinstance(table, dict):
+            mistakes.append(f"{dotted(path)} = {shown(table)} ({place}): must be a table of options")
+            continue
+        given[path] = Given({}, place)
+        for key, value in table.items():
+            if key in Namespace.model_fields:
+                given[*path, key] = Given(value, place)
+            elif key in OPTIONS:
+                mistakes.append(
+                    f"{key} ({place}, [{dotted(path)}]): holds for all channels; it stands outside of tables"
+                )
+            else:
+                mistakes.append(unknown(key, f"{place}, [{dotted(path)}]", Namespace.model_fields))
+    return given
+
+
+def _from_file(named: Given | None, cwd: Path, mistakes: list[str]) -> dict[Key, Given]:
     if named is None and not (cwd / FILE).exists():
         return {}
     name = FILE if named is None else str(named.value)
@@ -150,16 +188,18 @@ def _from_file(named: _Given | None, cwd: Path, mistakes: list[str]) -> dict[str
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(getattr(error, "strerror", None) or error).lower()
         place = named.place if named else "working directory"
-        mistakes.append(f"{_CONFIG} = {_text(name)} ({place}): must be a TOML file that can be read ({reason})")
+        mistakes.append(f"{_CONFIG} = {shown(name)} ({place}): must be a TOML file that can be read ({reason})")
         return {}
-    place = _printable(name)
-    given = {}
+    place = printable(name)
+    given: dict[Key, Given] = {}
     for key, value in _toml(raw, place, mistakes).items():
-        if key in OPTIONS:
-            given[key] = _Given(value, place)
+        if key == NAMESPACES:
+            given |= _namespaces(value, place, mistakes)
+        elif key in OPTIONS:
+            given[key,] = Given(value, place)
         else:
-            hint = "; options stand outside of tables" if isinstance(value, dict) else ""
-            mistakes.append(unknown(key, place, OPTIONS) + hint)
+            hint = "; options stand outside of tables, but for [namespaces.NAME]" if isinstance(value, dict) else ""
+            mistakes.append(unknown(key, place, [*OPTIONS, NAMESPACES]) + hint)
     return given
 
 
@@ -174,64 +214,9 @@ def _toml(raw: bytes, place: str, mistakes: list[str]) -> dict[str, Any]:
         fault, _, position = str(error).rpartition(" (at ")
         found = re.match(r"line (\d+)", position)
         line = int(found[1]) if found else raw.count(b"\n") + 1  # the other position is "end of document"
-    mistakes.append(f"{place}, line {line}: not TOML: {_printable(fault)}")
+    mistakes.append(f"{place}, line {line}: not TOML: {printable(fault)}")
     return {}
-
-
-def _checked(given: dict[str, _Given], cwd: Path, mistakes: list[str]) -> Settings | None:
-    """Check each value by itself, then those that are right by themselves together."""
-    faults = {key: found.fault for key, found in given.items() if found.fault}
-    settings: Settings | None = None
-    contradictions: tuple[Contradiction, ...] = ()
-    for _ in range(2):  # the second time without the values that are wrong by themselves
-        values = {key: found.value for key, found in given.items() if key not in faults}
-        try:
-            settings = Settings.model_validate(values, context={"cwd": cwd})
-            break
-        except ValidationError as error:
-            new, contradictions = _sorted_out(error)
-            faults |= new
-            if not new:
-                break
-    # In the order of the declarations, whatever place they came from.
-    for key in OPTIONS:
-        if fault := faults.get(key):
-            mistakes.append(_mistake(key, given[key], fault))
-        for found in contradictions:
-            if found.key == key and not faults.keys() & set(found.looked_at):
-                mistakes.append(_mistake(key, given.get(key), found.sentence))
-    return settings
-
-
-def _sorted_out(error: ValidationError) -> tuple[dict[str, str], tuple[Contradiction, ...]]:
-    """Split what pydantic found into the faults of single options and the contradictions between them."""
-    faults: dict[str, str] = {}
-    for entry in error.errors(include_url=False, include_input=False):
-        cause = entry.get("ctx", {}).get("error")
-        if isinstance(cause, ContradictionError):
-            return {}, cause.contradictions
-        key = str(entry["loc"][0])
-        faults.setdefault(key, str(cause) if isinstance(cause, ValueError) else OPTIONS[key].allowed)
-    return faults, ()
-
-
-def _mistake(key: str, given: _Given | None, fault: str) -> str:
-    option = OPTIONS[key]
-    value, place = (option.default(), DEFAULT) if given is None else (given.value, given.place)
-    return f"{key} = {MASK if option.secret else _text(value)} ({place}): {fault}"
 
 
 def _variable_place(name: str) -> str:
     return f"environment {name}"
-
-
-def _text(value: object) -> str:
-    """Write a value as it was given, shortened; quoted where its end would not be seen otherwise."""
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    text = value if isinstance(value, str) and value.isprintable() and value == value.strip() != "" else as_toml(value)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else json.dumps(text)

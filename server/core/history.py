@@ -8,21 +8,27 @@ Centrifugo's ("History and recovery" in its documentation), so that its SDKs und
 - what is old (``ttl`` seconds after the last publication) or too much (over ``size``) is forgotten; offset and epoch
   are not, so a client at the top recovers nothing, truly.
 
+`judge` and `judge_cache` decide on any broker's answer; `History` is the stream of a broker that keeps it in memory.
 Time is an argument, in seconds of any monotonic clock.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from server.core.publication import Publication
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A place in a stream: after the publication `offset` of the incarnation `epoch`."""
+class Position(NamedTuple):
+    """A place in a stream: after the publication `offset` of the incarnation `epoch`.
+
+    A tuple, for one is made for each publication that is kept, and this is the fastest value to make.
+    """
 
     offset: int
     epoch: str
@@ -36,74 +42,144 @@ class Recovery:
     publications: tuple[Publication, ...] = ()
 
 
+UNRECOVERED: Final = Recovery(False)
+UP_TO_DATE: Final = Recovery(True)
+
+
+def judge(
+    since: Position, top: Position, publications: Sequence[Publication], most_bytes: int | None = None
+) -> Recovery:
+    """Decide what a client gets that has seen the stream up to `since`.
+
+    `publications` are what the broker has after `since.offset`, oldest first, and `top` is where the stream stood then.
+    A client without an epoch takes the stream's for its own. More than `most_bytes` of payload can't be recovered.
+    """
+    if since.epoch and since.epoch != top.epoch:
+        return UNRECOVERED
+    if len(publications) != top.offset - since.offset:
+        return UNRECOVERED
+    if any(publication.offset != offset for offset, publication in enumerate(publications, since.offset + 1)):
+        return UNRECOVERED
+    if most_bytes is not None and sum(len(publication.payload) for publication in publications) > most_bytes:
+        return UNRECOVERED
+    return Recovery(True, tuple(publications))
+
+
+def judge_cache(since: Position, top: Position, publications: Sequence[Publication]) -> Recovery:
+    """Decide what a client gets that only wants to know what was said last.
+
+    Of `publications`, what the broker has in any order, only the newest counts. A client without an epoch is never up
+    to date.
+    """
+    up_to_date = since == top and top.offset > 0
+    if not publications:
+        return UP_TO_DATE if up_to_date else UNRECOVERED
+    latest = max(publications, key=attrgetter("offset"))
+    if latest.offset != top.offset:
+        return UNRECOVERED
+    return UP_TO_DATE if up_to_date else Recovery(True, (latest,))
+
+
+# What streams hold that hold nothing: a deque of their own would take 760 bytes. It can't be added to.
+_NONE: Final[deque[Publication]] = deque(maxlen=0)
+
+
 class History:
-    """One channel's stream."""
+    """One channel's stream: its last `size` publications, until `ttl` seconds after the last of them.
 
-    __slots__ = ("_kept", "_last", "epoch", "size", "top", "ttl")
+    The publications that are kept run without a hole up to `top`.
+    """
 
-    def __init__(self, epoch: str, size: int, ttl: float) -> None:
+    __slots__ = ("_kept", "_last", "_touched", "_version", "_version_epoch", "epoch", "size", "top", "ttl")
+
+    def __init__(self, epoch: str, size: int, ttl: float, now: float = 0.0) -> None:
         self.epoch = epoch
         self.size = size
         self.ttl = ttl
         self.top = 0
-        self._kept: deque[Publication] = deque(maxlen=size)
-        self._last = 0.0
+        self._kept = _NONE
+        self._last = self._touched = now
+        self._version = 0
+        self._version_epoch = ""
 
     @property
     def position(self) -> Position:
         return Position(self.top, self.epoch)
 
+    @property
+    def kept(self) -> int:
+        """How many publications are held in memory, those that have expired since included."""
+        return len(self._kept)
+
+    def touch(self, now: float) -> None:
+        """Note that somebody had to do with the stream."""
+        self._touched = now
+
     def idle_for(self, now: float) -> float:
-        """Return the seconds since the last publication."""
-        return now - self._last
+        """Return the seconds since the last publication or touch."""
+        return now - max(self._last, self._touched)
+
+    def retain(self, size: int, ttl: float, now: float) -> None:
+        """Keep so much from now on; what had expired before does not come back."""
+        self.forget_old(now)
+        if size != self.size and self._kept:
+            self._kept = deque(self._kept, maxlen=size)
+        self.size = size
+        self.ttl = ttl
+
+    def advance(self, version: int, version_epoch: str = "") -> bool:
+        """Take note of the version that a publisher counts by itself; false if it is not above the last one.
+
+        Versions of different epochs can't be compared, and the new one holds; without an epoch it is compared with any.
+        """
+        if version <= self._version and version_epoch in ("", self._version_epoch):
+            return False
+        self._version = version
+        self._version_epoch = version_epoch
+        return True
 
     def append(self, publication: Publication, now: float) -> Publication:
         """Keep a publication; returns it with its offset."""
-        self._forget_old(now)
-        self.top += 1
-        publication = replace(publication, offset=self.top)
-        self._kept.append(publication)
+        kept = self._kept
+        if not kept or now - self._last >= self.ttl:
+            kept = self._kept = deque(maxlen=self.size)
         self._last = now
+        self.top = offset = self.top + 1
+        # dataclasses.replace() takes twice as long.
+        publication = Publication(
+            publication.payload,
+            publication.is_binary,
+            offset,
+            publication.info,
+            publication.tags,
+            publication.published_at,
+            publication.is_json,
+        )
+        kept.append(publication)
         return publication
 
     def clear(self) -> None:
         """Forget all publications; the position stays."""
-        self._kept.clear()
+        self._kept = _NONE
 
-    def latest(self, now: float) -> Publication | None:
-        """Return the newest publication that is kept."""
-        self._forget_old(now)
-        return self._kept[-1] if self._kept else None
-
-    def recover(self, since: Position, now: float, most: int | None = None) -> Recovery:
-        """Return what was published after `since`; more than `most` publications can't be recovered."""
-        self._forget_old(now)
-        if since.epoch != self.epoch or since.offset > self.top:
-            return Recovery(False)
-        missed = self.top - since.offset
-        if missed > len(self._kept) or (most is not None and missed > most):
-            return Recovery(False)
-        return Recovery(True, tuple(islice(self._kept, len(self._kept) - missed, None)))
+    def forget_old(self, now: float) -> None:
+        """Forget the publications if they have expired; nobody can read them any more anyway."""
+        if self._kept and now - self._last >= self.ttl:
+            self._kept = _NONE
 
     def read(
         self, now: float, *, limit: int | None = None, since: Position | None = None, reverse: bool = False
     ) -> tuple[Publication, ...]:
         """Return what is kept, oldest first (or newest first), after `since` (or before it), at most `limit`.
 
-        `limit` None is no limit. Raises Unrecoverable when `since` is of another epoch.
+        `limit` None is no limit. The epoch of `since` is not looked at.
         """
-        self._forget_old(now)
-        if since is not None and since.epoch and since.epoch != self.epoch:
-            raise Unrecoverable
-        kept = reversed(self._kept) if reverse else iter(self._kept)
+        if limit == 0:
+            return ()
+        self.forget_old(now)
+        kept, skipped = self._kept, 0
         if since is not None:
-            kept = (p for p in kept if (p.offset < since.offset if reverse else p.offset > since.offset))
-        return tuple(islice(kept, limit))
-
-    def _forget_old(self, now: float) -> None:
-        if self._kept and now - self._last >= self.ttl:
-            self._kept.clear()
-
-
-class Unrecoverable(Exception):
-    """A position that is not of this stream."""
+            older = since.offset - (self.top - len(kept)) - reverse  # how many come before what is wanted
+            skipped = max(0, len(kept) - older if reverse else older)
+        end = None if limit is None else skipped + limit
+        return tuple(islice(reversed(kept) if reverse else kept, skipped, end))

@@ -109,6 +109,7 @@ infos = st.builds(ClientInfo, text, text, json_data, json_data)
 publications = st.builds(
     Publication,
     json_data,
+    is_binary=st.just(False),
     offset=uint64,
     info=st.none() | infos,
     tags=st.none() | st.dictionaries(text, text.filter(bool), max_size=3),

@@ -1,0 +1,1 @@
+"""What orders publications, keeps history and presence, and tells every process that has subscribers."""
