@@ -1,8 +1,9 @@
 """The log: one line per event on standard error, text for people or JSON for machines.
 
-Laws: logging never blocks the event loop: a full queue drops the line and counts it, a blocked pipe blocks a thread of
-its own. It never raises: a line that can't be formatted says so. A fault that repeats is said ten times a second at
-most. Nobody's text reaches the terminal raw: control characters are escaped.
+Laws: logging never blocks the event loop: a full queue drops the line and counts it, and the log says so as soon as
+the queue is empty again; a blocked pipe blocks a thread of its own. It never raises: a line that can't be formatted
+says so. A fault that repeats is said ten times a second at most. Nobody's text reaches the terminal raw: control
+characters are escaped.
 """
 
 from __future__ import annotations
@@ -79,12 +80,21 @@ class LineWriter(logging.Handler):
 
     def __init__(self, stream: IO[str]) -> None:
         super().__init__()
-        self.dropped = 0
         self._stream = stream
+        # What the full queue refused, counted by whoever logs; what of it has been said, and what the stream refused,
+        # by the thread.
+        self._refused = 0
+        self._confessed = 0
+        self._unwritten = 0
         self._lines: queue.Queue[str | None] = queue.Queue(QUEUE_LINES)
         # A daemon: a pipe that nobody reads must not keep the process alive.
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """How many lines were not written."""
+        return self._refused + self._unwritten
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -95,21 +105,32 @@ class LineWriter(logging.Handler):
         try:
             self._lines.put_nowait(line)
         except queue.Full:
-            self.dropped += 1
+            self._refused += 1
 
     def _write(self) -> None:
         while (line := self._lines.get()) is not None:
-            try:
-                self._stream.write(line + "\n")
-                self._stream.flush()
-            except (OSError, ValueError):
-                self.dropped += 1  # closed under us; there is no one left to tell
+            self._put(line)
+            if self._lines.empty():
+                self._confess()
+        self._confess()
+
+    def _put(self, line: str) -> None:
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._unwritten += 1  # closed under us; there is no one left to tell
+
+    def _confess(self) -> None:
+        """Say how many lines the queue had no room for since the last time, behind those that it had room for."""
+        refused = self._refused
+        if refused > self._confessed:
+            self._put(self.format(_line(f"{refused - self._confessed} lines of this log were dropped")))
+            self._confessed = refused
 
     def close(self) -> None:
         """Write what is queued, for half a second at most. Idempotent."""
         if self._thread.is_alive():
-            if self.dropped:
-                self.emit(_line(f"{self.dropped} lines of this log were dropped"))
             try:
                 self._lines.put(None, timeout=0.25)
             except queue.Full:

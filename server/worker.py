@@ -9,33 +9,37 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import signal
-import ssl
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, Final
+from uuid import uuid4
 
 import uvloop
 from websockets.asyncio.server import broadcast
 
-from server import __version__, logs
-from server.admin.api import Api, is_loopback
+from server import __version__, blueprint, logs
+from server.admin.api import Api
 from server.admin.app import Internal
-from server.config.rules import open_file_ceiling
+from server.brokers.memory import MemoryBroker
 from server.core.backlog import Backlog
 from server.core.counters import Counters
 from server.core.hub import Hub
-from server.core.lag import LagLimits, LagPolicy
 from server.core.subscription import Subscription
-from server.edge import static
+from server.edge.centrifuge.service import Service
+from server.edge.centrifuge.session import CentrifugeSession
 from server.edge.connection import Connection
-from server.edge.credentials import Credentials, JsonWebTokens, NoCredentials, StaticTokens, signing_keys
-from server.edge.gate import Gate
 from server.edge.heartbeat import Wheel
-from server.edge.listener import Listener, Terms
-from server.edge.origins import Origins
+from server.edge.listener import Listener
 from server.edge.recorder import Recorder
+from server.edge.sessions import Sessions
+from server.node.audience import Lane
+from server.node.chores import Chores
+from server.node.node import Node
+from server.node.permissions import Permissions
+from server.node.registry import Registry
 
 if TYPE_CHECKING:
     from server.config import Settings
@@ -87,19 +91,22 @@ class House:
         loop = asyncio.get_running_loop()
         clock = time.monotonic
         counters = Counters()
-        backlog = Backlog(counters, settings.node_queue_bytes, _say_observed)
-        self.hub = Hub(
+        hub = Hub(
             counters,
-            backlog,
+            Backlog(counters, settings.node_queue_bytes, _say_observed),
             fan_out=_fan_out,
             clock=clock,
             call_soon=loop.call_soon,
             call_later=loop.call_later,
             evict=_evict,
+            drain=_drain,
+            gap=self._cut,
             report=lambda text: log.warning("fan-out: %s", text),
             fanout_slice=settings.fanout_slice,
-            batch_delay=settings.batch_delay_seconds,
         )
+        self.node = Node(hub, blueprint.namespaces(settings), counters, _declare_gap)
+        self.node.broker = broker = MemoryBroker(self.node, clock)
+        service = _service(settings, self.node, clock)
         self.wheel = Wheel(
             ping_interval=settings.ping_interval,
             pong_timeout=settings.pong_timeout,
@@ -110,32 +117,40 @@ class House:
             call_later=loop.call_later,
         )
         self.listener = Listener(
-            _terms(settings),
-            hub=self.hub,
-            gate=_gate(settings, counters, clock()),
+            blueprint.terms(settings),
+            node=self.node,
+            sessions=Sessions(service),
+            gate=blueprint.gate(settings, counters, service.credentials, service.permissions, clock()),
             wheel=self.wheel,
             recorder=Recorder(),
             clock=clock,
         )
+        self.chores = Chores(
+            (broker.sweep, service.tick), self.node.check_positions, self.node.check_suspects, loop.call_later
+        )
         self.internal = Internal(
             self.listener,
             Api(
-                self.hub,
+                self.node,
+                service.registry,
+                clock=clock,
                 max_channel_length=settings.max_channel_length,
                 max_message_size=settings.max_message_size,
+                node_id=service.node_id,
             ),
             clock,
             api_key=settings.api_key.get_secret_value() if settings.api_key else None,
-            on_loopback=is_loopback(settings.internal_host),
+            on_loopback=settings.internal_is_loopback,
         )
 
     async def open(self) -> str:
         """Listen on both ports; return what to tell the user. Raises OSError."""
         settings = self._settings
-        tls = _tls(settings)
+        tls = blueprint.tls(settings)
         internal_port = await self.internal.listen(settings.internal_host, settings.internal_port)
         port = await self.listener.listen(settings.host, settings.port, backlog=settings.backlog, tls=tls)
         self.wheel.start()
+        self.chores.start()
         host, internal_host = _url_host(settings.host), _url_host(settings.internal_host)
         log.info("listening on %s:%d, internal port on %s:%d", host, port, internal_host, internal_port)
         secure = "s" if tls else ""
@@ -165,9 +180,33 @@ class House:
         self.listener.abort_all()
         await self.listener.all_dropped()
         self.wheel.stop()
+        self.chores.stop()
         await self.internal.stop()
         log.info("stopped" if code == DRAINED else "stopped before everyone was gone")
         return code
+
+    def _cut(self, owner: object, key: Hashable) -> None:
+        assert isinstance(key, Lane)
+        self.node.cut(owner, key)
+
+
+def _service(settings: Settings, node: Node, clock: Callable[[], float]) -> Service:
+    credentials, subscription_tokens = blueprint.credentials(settings)
+    return Service(
+        node=node,
+        registry=Registry(),
+        permissions=Permissions(node.namespaces, settings.personal_channels),
+        credentials=credentials,
+        subscription_tokens=subscription_tokens,
+        clock=clock,
+        wall_clock=time.time,
+        max_channels=settings.max_channels_per_client,
+        max_channel_length=settings.max_channel_length,
+        # An SDK counts in whole seconds, and 0 would mean that there are none.
+        ping_interval=max(1, math.ceil(settings.ping_interval)),
+        version=f"Stentor {__version__}",
+        node_id=str(uuid4()),
+    )
 
 
 def _fan_out(subscriptions: Iterable[Subscription], wire: bytes) -> None:
@@ -180,69 +219,21 @@ def _evict(owner: object, why: str) -> None:
     owner.evict(why)
 
 
+def _drain(owner: object) -> None:
+    assert isinstance(owner, Connection)
+    owner.flush()
+
+
+def _declare_gap(owner: object, channel: str) -> None:
+    assert isinstance(owner, Connection)
+    session = owner.session
+    if isinstance(session, CentrifugeSession):
+        session.lose_position(channel)
+
+
 def _say_observed(owner: object) -> None:
     assert isinstance(owner, Connection)
     log.warning("the lag policy would act on %s", owner.address)
-
-
-def _terms(settings: Settings) -> Terms:
-    limits = LagLimits(
-        policy=LagPolicy(settings.lag_policy),
-        messages=settings.queue_messages,
-        bytes=settings.queue_bytes,
-        enforce=settings.lag_policy_mode == "enforce",
-    )
-    return Terms(
-        lag=limits,
-        may_publish=settings.publish,
-        message_rate=settings.message_rate,
-        max_message_size=settings.max_message_size,
-    )
-
-
-def _gate(settings: Settings, counters: Counters, now: float) -> Gate:
-    return Gate(
-        counters,
-        origins=Origins(_list(settings.allowed_origins), tls=settings.tls_cert is not None),
-        credentials=_credentials(settings),
-        assets=static.StaticFiles().lookup,
-        # More than there are descriptors for would be cut off by the kernel, uncounted, and a scrape with them.
-        max_connections=min(settings.max_connections, open_file_ceiling()),
-        max_connections_per_ip=settings.max_connections_per_ip,
-        connect_rate=settings.connect_rate,
-        max_channel_length=settings.max_channel_length,
-        now=now,
-    )
-
-
-def _credentials(settings: Settings) -> Credentials:
-    if settings.auth == "token":
-        return StaticTokens([token.get_secret_value() for token in settings.tokens])
-    if settings.auth == "jwt":
-        return JsonWebTokens(
-            signing_keys(
-                secret=settings.jwt_secret.get_secret_value() if settings.jwt_secret else None,
-                public_key=settings.jwt_public_key,
-                jwks_file=settings.jwt_jwks_file,
-            ),
-            settings.jwt_algorithm,
-            audience=settings.jwt_audience,
-            issuer=settings.jwt_issuer,
-            require_exp=settings.jwt_require_exp,
-        )
-    return NoCredentials()
-
-
-def _list(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else value
-
-
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.tls_cert is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    return context
 
 
 def _url_host(host: str) -> str:

@@ -129,7 +129,7 @@ class Server:
         return client
 
     def publish(self, payload: bytes) -> None:
-        self.home.hub.publish("main", wire.frame(wire.BINARY, payload, mask=None))
+        self.home.publish("main", wire.frame(wire.BINARY, payload, mask=None))
 
     async def stall(self, client: Client) -> int:
         """Publish until the client lags; return how many 64 KiB messages that took."""

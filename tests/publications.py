@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 from server.core.backlog import Backlog
+from server.core.batch import Batch
+from server.core.channel import Channel
 from server.core.counters import Counters
-from server.core.lag import LagLimits, LagPolicy
-from server.core.outbox import Batch, Outbox
+from server.core.lag import ChannelTerms, LagLimits, LagPolicy
+from server.core.outbox import Outbox
+from server.core.subscription import WriteFaults
 
-MAIN = object()  # a channel; an outbox only asks if it is the same one
+
+def channel(
+    key: Hashable = "main",
+    policy: LagPolicy = LagPolicy.DISCONNECT,
+    messages: int = 4,
+    size: int = 100,
+    *,
+    enforce: bool = True,
+    declares_gaps: bool = False,
+    lag: LagLimits | None = None,
+) -> Channel:
+    """Make a channel with small limits, or with those of `lag`."""
+    lag = lag or LagLimits(policy, messages=messages, bytes=size, enforce=enforce)
+    return Channel(key, ChannelTerms(lag, declares_gaps=declares_gaps), WriteFaults(lambda report: None))
 
 
-def batch(*frames: bytes, channel: object = MAIN, at: float = 0.0) -> Batch:
+MAIN = channel()
+
+
+def batch(*frames: bytes, channel: Channel = MAIN, at: float = 0.0, keys: Sequence[str | None] | None = None) -> Batch:
     """Make the batch of a flush; its publications were accepted at `at`, at + 1, …"""
-    return Batch(channel, list(frames), [at + index for index in range(len(frames))])
+    return Batch(channel, list(frames), [at + index for index in range(len(frames))], keys)
 
 
 def sized(*sizes: int) -> list[bytes]:
@@ -20,20 +41,11 @@ def sized(*sizes: int) -> list[bytes]:
     return [bytes([ord("a") + index]) * size for index, size in enumerate(sizes)]
 
 
-def outbox(
-    policy: LagPolicy = LagPolicy.DISCONNECT,
-    messages: int = 4,
-    size: int = 100,
-    *,
-    enforce: bool = True,
-    backlog: Backlog | None = None,
-    owner: object = "client",
-) -> tuple[Outbox, Backlog, Counters]:
-    """Make an outbox with small limits, its backlog and its counters."""
+def outbox(*, backlog: Backlog | None = None, owner: object = "client") -> tuple[Outbox, Backlog, Counters]:
+    """Make an outbox, its backlog and its counters."""
     if backlog is None:
         backlog = Backlog(Counters(), 1 << 30, lambda owner: None)
-    limits = LagLimits(policy, messages=messages, bytes=size, enforce=enforce)
-    return Outbox(owner, limits, backlog), backlog, backlog._counters
+    return Outbox(owner, backlog), backlog, backlog._counters
 
 
 def take_all(box: Outbox) -> bytes:

@@ -23,7 +23,7 @@ from tests.test_recorder import departure
 
 
 def internal(home: House) -> Internal:
-    api = Api(home.hub, max_channel_length=128, max_message_size=65536)
+    api = Api(home.node, home.service.registry, clock=home.clock, max_channel_length=128, max_message_size=65536)
     return Internal(home.listener, api, home.clock, api_key=None, on_loopback=True)
 
 
@@ -89,7 +89,7 @@ async def test_who_is_slow() -> None:
     home = house()
     _, transport = home.open("/ws/news", address="192.0.2.9")
     transport.stall()
-    home.hub.publish("news", b"x")
+    home.publish("news", b"x")
     home.loop.settle()
     async with serving(home) as ask:
         status, headers, body = await ask("/debug/slow")

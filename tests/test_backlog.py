@@ -7,7 +7,9 @@ import pytest
 from server.core.backlog import Backlog
 from server.core.counters import Counters, Drop
 from server.core.outbox import Outbox
-from tests.publications import batch, outbox
+from tests.publications import batch, channel, outbox
+
+ROOMY = channel(messages=100, size=10_000)
 
 
 def laggards(budget: int, *sizes: int) -> tuple[Backlog, list[Outbox]]:
@@ -15,9 +17,9 @@ def laggards(budget: int, *sizes: int) -> tuple[Backlog, list[Outbox]]:
     backlog = Backlog(Counters(), budget, lambda owner: None)
     boxes = []
     for number, size in enumerate(sizes):
-        box, _, _ = outbox(messages=100, size=10_000, backlog=backlog, owner=number)
+        box, _, _ = outbox(backlog=backlog, owner=number)
         if size:
-            box.offer(batch(b"x" * size))
+            box.offer(batch(b"x" * size, channel=ROOMY))
         backlog.laggards[box] = None
         boxes.append(box)
     return backlog, boxes
@@ -56,9 +58,9 @@ def test_nobody_is_thrown_out_twice() -> None:
     backlog, boxes = laggards(10, 20, 5)
     backlog.enforce_budget()
     assert evicted(backlog) == [0]
-    boxes[0].offer(batch(b"y" * 50))
+    boxes[0].offer(batch(b"y" * 50, channel=ROOMY))
     assert backlog.bytes == 5
-    boxes[1].offer(batch(b"y" * 50))
+    boxes[1].offer(batch(b"y" * 50, channel=ROOMY))
     backlog.enforce_budget()
     assert evicted(backlog) == [1]
     assert backlog.bytes == 0
@@ -82,7 +84,19 @@ def test_evictions_are_handed_over_once() -> None:
 def test_an_observed_policy_names_the_client() -> None:
     named: list[object] = []
     backlog = Backlog(Counters(), 1 << 20, named.append)
-    box, _, _ = outbox(messages=1, backlog=backlog, enforce=False, owner="slow one")
-    box.offer(batch(b"a", b"b"))
+    box, _, _ = outbox(backlog=backlog, owner="slow one")
+    box.offer(batch(b"a", b"b", channel=channel(messages=1, enforce=False)))
     assert named == ["slow one"]
     assert backlog._counters.observed == 1
+
+
+def test_what_is_gathered_for_those_who_keep_up_is_not_the_laggards_fault() -> None:
+    backlog, _ = laggards(30, 10, 20)
+    quick, _, _ = outbox(backlog=backlog)
+    quick.gather(batch(b"z" * 1000, channel=ROOMY))
+    backlog.enforce_budget()
+    assert evicted(backlog) == []
+    backlog.laggards[quick] = None
+    backlog.enforce_budget()
+    assert evicted(backlog) == ["client"]
+    assert backlog.bytes == 30

@@ -13,11 +13,11 @@ import pytest
 from websockets.asyncio.server import broadcast
 from websockets.protocol import State
 
+from server.core.channel import Channel
 from server.core.counters import Drop
-from server.core.hub import Channel
 from server.core.subscription import Subscription, WriteFaults
 from tests.house import house
-from tests.publications import batch, outbox
+from tests.publications import MAIN, batch, outbox
 
 WIRE = b"\x81\x02hi\x82\x01\x00"
 
@@ -124,7 +124,7 @@ def test_state_is_compared_by_identity() -> None:
 def subscription(write: Any) -> tuple[Subscription, list[str]]:
     reported: list[str] = []
     box, _, _ = outbox()
-    return Subscription(Channel("news", WriteFaults(reported.append)), box, write), reported
+    return Subscription(Channel("news", MAIN.terms, WriteFaults(reported.append)), box, write), reported
 
 
 def test_a_subscription_has_all_that_broadcast_looks_at() -> None:
@@ -190,7 +190,7 @@ def test_through_the_hub_all_four_kinds_balance() -> None:
 
     def listen(write: Any) -> Subscription:
         box, _, _ = outbox(backlog=home.backlog)
-        return home.hub.subscribe("news", box, write)
+        return home.hub.subscribe("news", box, write, MAIN.terms)
 
     kinds = [listen(write) for write in (written.append, written.append, raise_oserror, written.append)]
     kinds[1].pause()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from websockets.frames import Close as WireClose
 
-from server.edge.closing import ABNORMAL, Close, close_label
+from server.edge.closing import ABNORMAL, Cause, Close, close_label, seen, standard
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,9 @@ from server.edge.closing import ABNORMAL, Close, close_label
         ("RESTART", 1012),
         ("TOO_SLOW", 1013),
         ("NO_PONG", 3012),
+        ("EXPIRED", 3005),
+        ("TOO_MANY", 3013),
+        ("STALE", 3502),
     ],
 )
 def test_the_codes_are_the_contract_s(name: str, code: int) -> None:
@@ -31,12 +34,42 @@ def test_each_may_be_sent_and_has_a_label_of_its_own(code: Close) -> None:
     assert close_label(code) == str(int(code))
 
 
-@pytest.mark.parametrize("code", [1000, 1002, 1005, ABNORMAL])
+@pytest.mark.parametrize("code", [1000, 1002, 1005, ABNORMAL, 3000, 3001, *range(3003, 3015), *range(3500, 3510)])
 def test_so_have_those_that_are_only_seen(code: int) -> None:
     assert close_label(code) == str(code)
 
 
 def test_whatever_clients_send_there_are_few_labels() -> None:
     labels = {close_label(code) for code in range(70_000)}
-    assert len(labels) <= 16
-    assert close_label(4999) == close_label(3000) == close_label(1004) == close_label(65535) == "other"
+    assert len(labels) <= 40
+    assert (
+        close_label(4999)
+        == close_label(3002)
+        == close_label(3015)
+        == close_label(3510)
+        == close_label(1004)
+        == close_label(65535)
+        == "other"
+    )
+
+
+def test_a_plain_dialect_has_one_code_for_every_policy() -> None:
+    assert {cause for cause in Close if standard(cause) == Close.POLICY} == {
+        Close.POLICY,
+        Close.EXPIRED,
+        Close.TOO_MANY,
+        Close.STALE,
+    }
+    assert [standard(code) for code in (1000, 1013, 3012, 4999)] == [1000, 1013, 3012, 4999]
+
+
+@pytest.mark.parametrize(
+    ("received", "sent", "cause"),
+    [
+        (WireClose(1000, "its own words"), WireClose(1000, "its own words"), Cause(1000, "closed by the client")),
+        (None, WireClose(1002, "ours"), Cause(1002, "ours")),
+        (None, None, Cause(ABNORMAL, "connection lost")),
+    ],
+)
+def test_what_the_close_frames_tell(received: WireClose | None, sent: WireClose | None, cause: Cause) -> None:
+    assert seen(received, sent) == cause

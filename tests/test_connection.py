@@ -1,6 +1,7 @@
 """One client from accept to the end, on a transport that a test stalls, drains and loses by hand.
 
-``test_connection_sockets.py`` does the same over sockets and uvloop; what is decided is decided here.
+Its handshake, its intake and its outlet have tests of their own. ``test_connection_sockets.py`` does the same over
+sockets and uvloop; what is decided is decided here.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import pytest
 from server.core.counters import Drop
 from server.core.hub import CONGESTION_BYTES
 from server.core.lag import LagLimits, LagPolicy
-from server.edge.connection import DRAIN_BYTES, FRAMES_AT_ONCE, MAX_FRAGMENTS, MAX_REQUEST_BYTES
+from server.edge.closing import Close
+from server.edge.connection import PARSE_BYTES, Connection
 from server.edge.credentials import Identity
+from server.edge.intake import Hold
 from tests import wire
 from tests.fakes import Transport
 from tests.house import House, house
+from tests.sessions import open_scripted
 
 
 def closed(transport: Transport) -> wire.Read:
@@ -29,402 +33,8 @@ def closed(transport: Transport) -> wire.Read:
 def say(home: House, *words: str, channel: str = "main") -> None:
     """Publish texts and let them go out."""
     for text in words:
-        home.hub.publish(channel, wire.frame(wire.TEXT, text.encode(), mask=None))
+        home.publish(channel, wire.frame(wire.TEXT, text.encode(), mask=None))
     home.loop.settle()
-
-
-# The opening handshake. RFC 6455, section 4.2
-
-
-def test_a_handshake_is_answered_and_puts_the_client_on_its_channel() -> None:
-    home = house()
-    connection, transport = home.accept()
-    connection.data_received(wire.request("/ws/news"))
-    answer = wire.answer(transport.take())
-    assert answer.status == 101
-    assert answer.fields["sec-websocket-accept"] == wire.ACCEPT
-    assert answer.fields["upgrade"] == "websocket"
-    assert "sec-websocket-extensions" not in answer.fields
-    assert connection.is_open
-    assert list(home.hub.channels) == ["news"]
-    assert (home.gate.open, home.counters.opened, home.listener.open_by_dialect["raw"]) == (1, 1, 1)
-
-
-def test_a_handshake_may_come_a_byte_at_a_time() -> None:
-    home = house()
-    connection, transport = home.accept()
-    request = wire.request("/ws")
-    for index in range(len(request) - 1):
-        connection.data_received(request[index : index + 1])
-        assert transport.writes == []
-    connection.data_received(request[-1:])
-    assert wire.answer(transport.take()).status == 101
-
-
-def test_frames_may_come_a_byte_at_a_time() -> None:
-    home = house()
-    connection, transport = home.open()
-    for byte in wire.text("hello") + wire.text("you"):
-        connection.data_received(bytes([byte]))
-    home.loop.settle()
-    assert wire.texts(transport.take()) == ["hello", "you"]
-
-
-@pytest.mark.parametrize(
-    "early",
-    [
-        wire.text("early"),
-        wire.frame(wire.PING),
-        wire.close(),
-        wire.frame(wire.TEXT, b"x", mask=None),
-        b"GET / HTTP/1.1\r\n",
-    ],
-    ids=["text", "ping", "close", "unmasked", "HTTP"],
-)
-def test_nobody_speaks_before_the_handshake_is_answered(early: bytes) -> None:
-    home = house()
-    connection, transport = home.accept()
-    connection.data_received(wire.request() + early)
-    assert transport.is_aborted
-    assert transport.writes == []
-    assert not connection.is_open
-    transport.lose()
-    assert (home.gate.open, home.counters.opened, home.listener.connections) == (0, 0, {})
-
-
-@pytest.mark.parametrize(
-    ("request_bytes", "status"),
-    [
-        (wire.request("/nothing"), 404),
-        (wire.request("/ws", "Origin: https://evil.example"), 403),
-        (wire.request("/ws", method="HEAD"), 405),
-        (b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n", 426),
-        (wire.request("/ws").replace(b"Version: 13", b"Version: 8"), 400),
-        (wire.request("/ws").replace(wire.KEY.encode(), b"short"), 400),
-        (b"GET /ws HTTP/1.1\r\nX: " + b"x" * 9000 + b"\r\n\r\n", 431),
-        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n", 414),
-        (b"GET /ws HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
-        (b"GET /ws HTTP/2.0\r\n\r\n", 400),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", 400),  # TLS to a plain port
-        (b"POST /ws HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", 400),
-        (b"\r\n", 400),
-    ],
-)
-def test_what_is_no_handshake_is_answered_and_hung_up_on(request_bytes: bytes, status: int) -> None:
-    home = house()
-    connection, transport = home.accept()
-    connection.data_received(request_bytes)
-    assert wire.answer(transport.take()).status == status
-    assert transport.has_ended
-    assert sum(home.counters.rejected.values()) == 1
-    # Whatever comes now is not looked at, and whoever does not hang up is hung up on.
-    connection.data_received(b"more\r\n\r\n")
-    assert transport.take() == b""
-    assert sum(home.counters.rejected.values()) == 1
-    home.tick(5.0)
-    assert transport.is_aborted
-    transport.lose()
-    assert (home.gate.open, home.listener.connections, len(home.listener.recorder)) == (0, {}, 0)
-
-
-def test_a_request_has_a_ceiling_of_its_own() -> None:
-    home = house()
-    connection, transport = home.accept()
-    line = b"X: " + b"x" * 4091 + b"\r\n"
-    connection.data_received(b"GET /ws HTTP/1.1\r\n")
-    for _ in range(MAX_REQUEST_BYTES // len(line) - 1):
-        connection.data_received(line)
-        assert transport.writes == []
-    connection.data_received(line)
-    connection.data_received(line)
-    assert wire.answer(transport.take()).status == 431
-    assert home.counters.rejected == {"bad_request": 1}
-    connection.data_received(line)
-    assert transport.take() == b""
-
-
-def test_who_does_not_finish_the_handshake_in_time_is_dropped() -> None:
-    home = house(open_timeout=5.0)
-    connection, transport = home.accept()
-    connection.data_received(b"GET /ws HTTP/1.1\r\n")
-    home.tick(4.9)
-    connection.data_received(b"Host: a\r\n")
-    assert not transport.is_aborted
-    home.tick(0.2)
-    assert transport.is_aborted
-
-
-def test_a_client_that_leaves_before_its_handshake_was_never_here() -> None:
-    home = house()
-    connection, transport = home.accept()
-    connection.data_received(b"GET /ws")
-    connection.eof_received()
-    transport.lose()
-    assert home.listener.connections == {}
-    assert (home.counters.opened, home.counters.closed) == (0, {})
-    home.tick(60.0)
-
-
-# Messages
-
-
-def test_a_message_goes_to_everyone_on_the_channel() -> None:
-    home = house()
-    (speaker, own), (_, other), (_, elsewhere) = home.open(), home.open(), home.open("/ws/elsewhere")
-    speaker.data_received(wire.text("hello"))
-    home.loop.settle()
-    assert own.take() == other.take() == b"\x81\x05hello"
-    assert elsewhere.take() == b""
-    assert (home.counters.received, home.counters.bytes_received, home.counters.published) == (1, 5, 1)
-    home.assert_balanced()
-
-
-def test_messages_of_one_read_are_all_taken_in_order() -> None:
-    home = house()
-    speaker, transport = home.open()
-    speaker.data_received(b"".join(wire.text(str(number)) for number in range(100)))
-    home.loop.settle()
-    assert wire.texts(transport.take()) == [str(number) for number in range(100)]
-
-
-def test_fragments_make_one_message_and_control_frames_may_come_between() -> None:
-    home = house()
-    speaker, transport = home.open()
-    speaker.data_received(
-        wire.text("he", fin=False)
-        + wire.frame(wire.PING, b"between")
-        + wire.frame(wire.CONT, b"l", fin=False)
-        + wire.frame(wire.PONG)
-        + wire.frame(wire.CONT, b"", fin=False)
-        + wire.frame(wire.CONT, b"lo")
-        + wire.text("next")
-    )
-    home.loop.settle()
-    assert wire.read(transport.take()) == [(wire.PONG, b"between"), (wire.TEXT, b"hello"), (wire.TEXT, b"next")]
-    assert home.counters.received == 2
-
-
-def test_binary_fragments_stay_binary() -> None:
-    home = house()
-    speaker, transport = home.open()
-    speaker.data_received(wire.frame(wire.BINARY, b"\xff", fin=False) + wire.frame(wire.CONT, b"\xfe"))
-    home.loop.settle()
-    assert wire.read(transport.take()) == [(wire.BINARY, b"\xff\xfe")]
-
-
-def test_a_character_may_be_cut_by_a_fragment() -> None:
-    home = house()
-    speaker, transport = home.open()
-    speaker.data_received(wire.frame(wire.TEXT, b"\xc3", fin=False) + wire.frame(wire.CONT, b"\xa9"))
-    home.loop.settle()
-    assert wire.texts(transport.take()) == ["é"]
-
-
-def test_as_many_fragments_as_are_allowed_are_a_message_and_one_more_are_not() -> None:
-    home = house()
-    (good, good_transport), (bad, bad_transport) = home.open(), home.open("/ws/other")
-    piece, end = wire.frame(wire.CONT, b"x", fin=False), wire.frame(wire.CONT, b"x")
-    good.data_received(wire.text("x", fin=False) + piece * (MAX_FRAGMENTS - 2) + end)
-    home.loop.settle()
-    assert wire.texts(good_transport.take()) == ["x" * MAX_FRAGMENTS]
-    bad.data_received(wire.text("x", fin=False) + piece * (MAX_FRAGMENTS - 1) + end)
-    home.loop.settle()
-    assert closed(bad_transport) == (wire.CLOSE, b"\x03\xf1too many fragments")
-    assert home.counters.received == 1
-
-
-WRONG = {
-    "unmasked": (wire.frame(wire.TEXT, b"x", mask=None), 1002),
-    "a bit of an extension": (wire.frame(wire.TEXT, b"x", rsv=4), 1002),
-    "an unknown opcode": (wire.frame(0x3, b"x"), 1002),
-    "an unknown control opcode": (wire.frame(0xB, b"x"), 1002),
-    "a continuation of nothing": (wire.frame(wire.CONT, b"x"), 1002),
-    "a message within a message": (wire.text("a", fin=False) + wire.text("b"), 1002),
-    "a fragmented ping": (wire.frame(wire.PING, b"x", fin=False), 1002),
-    "a long ping": (wire.frame(wire.PING, b"x" * 126), 1002),
-    "a close of one byte": (wire.frame(wire.CLOSE, b"\x03"), 1002),
-    "a close code that is none": (wire.close(999), 1002),
-    "a close code that is never sent": (wire.close(1005), 1002),
-    "a close reason that is not UTF-8": (wire.frame(wire.CLOSE, b"\x03\xe8\xff"), 1007),
-    "text that is not UTF-8": (wire.frame(wire.TEXT, b"ok\xff"), 1007),
-    "fragmented text that is not UTF-8": (
-        wire.frame(wire.TEXT, b"\xc3", fin=False) + wire.frame(wire.CONT, b"("),
-        1007,
-    ),
-    "a message too large": (wire.frame(wire.BINARY, bytes(1001)), 1009),
-    "fragments too large together": (
-        wire.frame(wire.BINARY, bytes(600), fin=False) + wire.frame(wire.CONT, bytes(401)),
-        1009,
-    ),
-    "a size of 2^31": (b"\x82\xff\x00\x00\x00\x00\x80\x00\x00\x00" + wire.MASK, 1009),
-    "a size of 2^63": (b"\x82\xff\x80\x00\x00\x00\x00\x00\x00\x00" + wire.MASK, 1009),
-    "a size of 2^64 - 1": (b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff" + wire.MASK, 1009),
-}
-
-
-@pytest.mark.parametrize(("data", "code"), WRONG.values(), ids=WRONG)
-@pytest.mark.parametrize("path", ["/ws", "/echo"])
-def test_what_is_wrong_on_the_wire_has_its_close_code(path: str, data: bytes, code: int) -> None:
-    home = house(max_message_size=1000)
-    connection, transport = home.open(path)
-    _, other = home.open()
-    connection.data_received(data)
-    home.loop.settle()
-    assert closed(transport).code == code
-    assert not connection.is_open
-    assert other.take() == b"", "nobody else hears of it"
-    transport.lose()
-    assert home.counters.closed == {str(code): 1}
-    [departure] = home.listener.recorder
-    assert departure.code == code
-
-
-def test_the_largest_message_is_still_taken() -> None:
-    home = house(max_message_size=1000)
-    connection, transport = home.open()
-    connection.data_received(
-        wire.frame(wire.BINARY, bytes(1000))
-        + wire.frame(wire.BINARY, bytes(600), fin=False)
-        + wire.frame(wire.CONT, bytes(400))
-    )
-    home.loop.settle()
-    assert [len(frame.payload) for frame in wire.read(transport.take())] == [1000, 1000]
-
-
-def test_who_says_too_much_is_told_so_and_what_was_too_much_goes_nowhere() -> None:
-    home = house(message_rate=3)
-    connection, transport = home.open()
-    _, other = home.open()
-    connection.data_received(b"".join(wire.text(str(number)) for number in range(9)))
-    home.loop.settle()
-    assert closed(transport) == (wire.CLOSE, b"\x03\xf0too many messages")
-    assert wire.texts(other.take()) == ["0", "1", "2"]
-
-
-def test_the_rate_is_each_client_s_own() -> None:
-    home = house(message_rate=2)
-    one, one_transport = home.open()
-    other, other_transport = home.open()
-    for connection in (one, other):
-        connection.data_received(wire.text("a") * 2)
-        assert connection.is_open
-    home.clock.advance(0.5)
-    one.data_received(wire.text("b"))
-    assert one.is_open
-    other.data_received(wire.text("b") * 2)
-    home.loop.settle()
-    assert closed(other_transport).code == 1008
-    assert wire.texts(one_transport.take()) == ["a", "a", "a", "a", "b", "b"]
-
-
-def test_a_message_in_many_fragments_is_one_message() -> None:
-    home = house(message_rate=1)
-    connection, transport = home.open()
-    connection.data_received(
-        wire.frame(wire.TEXT, b"a", fin=False) + wire.frame(0, b"b", fin=False) * 998 + wire.frame(0, b"c")
-    )
-    home.loop.settle()
-    assert connection.is_open
-    assert wire.texts(transport.take()) == ["a" + "b" * 998 + "c"]
-
-
-def test_pings_and_fragments_have_their_own_limit() -> None:
-    home = house(message_rate=1)
-    connection, transport = home.open()
-    connection.data_received(wire.frame(wire.PING) * FRAMES_AT_ONCE)
-    assert connection.is_open
-    connection.data_received(wire.frame(wire.PING))
-    assert not connection.is_open
-    assert closed(transport).code == 1008
-
-
-def test_the_answer_to_our_ping_is_free() -> None:
-    home = house(message_rate=1)
-    connection, _ = home.open()
-    connection.data_received(wire.text("a"))
-    connection.ping(b"\x89\x00", home.clock())
-    connection.data_received(wire.frame(wire.PONG))
-    assert connection.is_open
-
-
-def test_without_a_rate_anything_goes() -> None:
-    home = house(message_rate=0)
-    connection, _ = home.open()
-    connection.data_received(wire.text("a") * 5000)
-    assert connection.is_open
-
-
-def test_who_may_not_publish_is_sent_away() -> None:
-    home = house(may_publish=False)
-    connection, transport = home.open()
-    connection.data_received(wire.text("a") + wire.text("b"))
-    assert closed(transport) == (wire.CLOSE, b"\x03\xf0clients may not publish here")
-    assert home.counters.published == 0
-
-
-# Pings from the client. RFC 6455, section 5.5.2
-
-
-def test_a_ping_is_answered_at_once() -> None:
-    home = house()
-    connection, transport = home.open()
-    connection.data_received(wire.frame(wire.PING) + wire.frame(wire.PING, b"x" * 125))
-    assert wire.read(transport.take()) == [(wire.PONG, b""), (wire.PONG, b"x" * 125)]
-
-
-def test_to_a_client_that_does_not_read_only_the_newest_pong_is_owed() -> None:
-    home = house()
-    connection, transport = home.open()
-    transport.stall()
-    say(home, "fills the socket")
-    assert connection.paused
-    held = connection.unsent_bytes
-    for number in range(1000):
-        connection.data_received(wire.frame(wire.PING, b"%d" % number))
-    assert connection.unsent_bytes == held, "a flood of pings costs us nothing"
-    transport.drain()
-    assert wire.read(transport.take()) == [(wire.TEXT, b"fills the socket"), (wire.PONG, b"999")]
-    connection.data_received(wire.frame(wire.PING, b"again"))
-    assert wire.read(transport.take()) == [(wire.PONG, b"again")]
-
-
-def test_an_owed_pong_comes_before_what_is_queued() -> None:
-    home = house()
-    connection, transport = home.open()
-    transport.stall()
-    say(home, "a", "b")
-    say(home, "queued")
-    connection.data_received(wire.frame(wire.PING, b"p"))
-    transport.drain()
-    assert wire.read(transport.take()) == [
-        (wire.TEXT, b"a"),
-        (wire.TEXT, b"b"),
-        (wire.PONG, b"p"),
-        (wire.TEXT, b"queued"),
-    ]
-
-
-def test_no_pong_is_owed_once_the_client_has_closed() -> None:
-    home = house()
-    connection, transport = home.open()
-    transport.stall()
-    say(home, "a")
-    connection.data_received(wire.frame(wire.PING, b"p"))
-    connection.data_received(wire.close(1000))
-    transport.drain()
-    assert wire.read(transport.take()) == [(wire.TEXT, b"a"), (wire.CLOSE, b"\x03\xe8")]
-
-
-def test_nor_when_it_pings_between_our_close_frame_and_its_answer() -> None:
-    home = house()
-    connection, transport = home.open()
-    transport.stall()
-    say(home, "a")
-    connection.close(1008, "")
-    connection.data_received(wire.frame(wire.PING, b"p"))
-    connection.data_received(wire.close(1008))
-    transport.drain()
-    assert wire.read(transport.take()) == [(wire.TEXT, b"a"), (wire.CLOSE, b"\x03\xf0")]
 
 
 # Lagging
@@ -449,21 +59,6 @@ def test_a_client_lags_from_the_first_byte_that_stays_and_catches_up_in_order() 
     say(home, "fourth")
     assert wire.texts(transport.take()) == ["fourth"]
     assert wire.texts(other.take()) == ["first", "second", "third", "fourth"]
-    home.assert_balanced()
-
-
-def test_a_client_that_reads_a_little_is_written_a_little() -> None:
-    home = house(LagLimits(LagPolicy.DROP_OLDEST, messages=10_000, bytes=1 << 30))
-    connection, transport = home.open()
-    transport.stall()
-    words = [f"{number:05d}" + "x" * 2000 for number in range(200)]
-    for text in words:
-        say(home, text)
-        assert connection.unsent_bytes <= DRAIN_BYTES + 3000, "what is not in the outbox is one write at most"
-    while connection.paused:
-        transport.drain(7777)
-        assert connection.unsent_bytes <= DRAIN_BYTES + 3000
-    assert wire.texts(transport.take()) == words
     home.assert_balanced()
 
 
@@ -556,7 +151,7 @@ def test_a_client_just_under_its_limits_is_dropped_for_no_progress_too() -> None
 
 
 def test_who_keeps_up_is_never_asked_for_progress() -> None:
-    home = house(write_timeout=10.0, ping_interval=0.0)
+    home = house(write_timeout=10.0, pong_timeout=1000.0)
     _, transport = home.open()
     for _ in range(100):
         home.tick(1.0)
@@ -655,6 +250,201 @@ def test_an_echo_that_is_not_taken_is_not_read_for() -> None:
     transport.drain()
     assert (connection.paused, transport.is_reading) == (False, True)
     assert wire.texts(transport.take()) == ["hello"]
+
+
+def test_reading_is_held_until_no_reason_is_left() -> None:
+    home = house()
+    connection, transport = home.open()
+    connection.hold_reading(Hold.CONGESTED)
+    connection.hold_reading(Hold.UNREAD)
+    connection.hold_reading(Hold.UNREAD)
+    connection.release_reading(Hold.UNREAD)
+    assert (connection.holds_reading, transport.is_reading) == (True, False)
+    connection.release_reading(Hold.UNREAD)
+    assert not transport.is_reading
+    connection.release_reading(Hold.CONGESTED)
+    assert (connection.holds_reading, transport.is_reading) == (False, True)
+
+
+# Replies, and what waits
+
+
+def test_a_reply_goes_out_at_once() -> None:
+    home = house()
+    connection, transport = home.open()
+    connection.send(b"\x81\x02ok")
+    assert transport.take() == b"\x81\x02ok"
+    assert transport.is_reading
+
+
+def test_who_does_not_take_its_replies_is_not_read_until_it_has() -> None:
+    home = house()
+    connection, transport = home.open()
+    transport.room = 3
+    connection.send(b"\x81\x03one")
+    assert (connection.paused, transport.is_reading) == (True, False)
+    connection.send(b"\x81\x03two")
+    say(home, "queued")
+    transport.drain(5)
+    assert not transport.is_reading
+    transport.drain()
+    assert wire.texts(transport.take()) == ["one", "two", "queued"]
+    assert (connection.paused, transport.is_reading) == (False, True)
+    say(home, "live")
+    assert wire.texts(transport.take()) == ["live"]
+    home.assert_balanced()
+
+
+def test_one_read_does_not_ask_for_more_than_there_is_room_for() -> None:
+    home = house()
+    connection, transport, session = open_scripted(home)
+    session.on_message = lambda payload: connection.send(wire.frame(wire.TEXT, payload * 100, mask=None))
+    transport.stall()
+    asked = [f"{number:04d}" for number in range(5000)]
+    data = b"".join(wire.text(text) for text in asked)
+    connection.data_received(data)
+    assert connection.unsent_bytes <= 100 * PARSE_BYTES
+    held = connection.unsent_bytes
+    connection.data_received(wire.text("last"))
+    assert connection.unsent_bytes == held, "what comes all the same waits its turn"
+    for _ in range(20):
+        transport.drain(held // 2)
+        assert connection.unsent_bytes <= 100 * PARSE_BYTES
+    transport.drain()
+    assert wire.texts(transport.take()) == [text * 100 for text in (*asked, "last")]
+    assert (connection.is_open, transport.is_reading) == (True, True)
+
+
+def test_a_close_looks_for_its_answer_in_what_was_read_already() -> None:
+    home = house()
+    connection, transport, session = open_scripted(home)
+    heard = session.heard
+    session.on_message = lambda payload: (heard.append(payload), connection.send(b"\x81\x01x"))
+    transport.stall()
+    connection.data_received(wire.text("a" * 100) * 50 + wire.close(1001))
+    before = len(heard)
+    assert 0 < before < 50
+    connection.close(1001, "bye")
+    assert len(heard) == before, "it is leaving: nothing more is looked at but that"
+    assert transport.has_ended
+    transport.lose()
+    assert home.counters.closed == {"1001": 1}
+
+
+def test_what_waits_goes_with_a_connection_that_is_dropped() -> None:
+    home = house()
+    connection, transport = home.open("/echo")
+    transport.stall()
+    connection.data_received(wire.text("a" * 100) * 50)
+    connection.abort("")
+    transport.lose()
+    assert home.counters.received < 50
+
+
+def test_a_reply_that_is_taken_does_not_end_a_congestion() -> None:
+    home = house()
+    connection, transport = home.open()
+    connection.hold_reading(Hold.CONGESTED)
+    transport.stall()
+    connection.send(b"\x81\x02ok")
+    transport.drain()
+    assert (connection.paused, transport.is_reading) == (False, False)
+    connection.release_reading(Hold.CONGESTED)
+    assert transport.is_reading
+
+
+def test_nor_does_relief_read_on_from_who_does_not_take_its_replies() -> None:
+    home = house()
+    connection, transport = home.open()
+    connection.hold_reading(Hold.CONGESTED)
+    transport.stall()
+    connection.send(b"\x81\x02ok")
+    connection.release_reading(Hold.CONGESTED)
+    assert not transport.is_reading
+    transport.drain()
+    assert transport.is_reading
+
+
+def test_a_close_reads_on_whatever_held_the_reading() -> None:
+    home = house()
+    connection, transport = home.open()
+    connection.hold_reading(Hold.CONGESTED)
+    transport.stall()
+    connection.send(b"\x81\x02ok")
+    connection.close(1008, "")
+    assert (connection.holds_reading, transport.is_reading) == (False, True)
+
+
+def gathered(home: House, *words: str) -> tuple[Connection, Transport]:
+    """Open a client for whom something waits although its socket has room, as for one on several channels."""
+    connection, transport = home.open()
+    assert connection.session is not None
+    connection.session.pause()
+    say(home, *words)
+    assert transport.take() == b""
+    return connection, transport
+
+
+def test_what_waits_is_written_on_demand() -> None:
+    home = house()
+    connection, transport = gathered(home, "a", "b")
+    connection.flush()
+    connection.flush()
+    assert wire.texts(transport.take()) == ["a", "b"]
+    home.assert_balanced()
+    assert home.backlog.messages == 0
+
+
+def test_only_as_far_as_the_socket_takes_it() -> None:
+    home = house(LagLimits(messages=1000))
+    connection, transport = gathered(home, "a" * 70_000, "b")
+    say(home, "c")
+    transport.stall()
+    connection.flush()
+    assert connection.paused
+    unsent = connection.unsent_bytes
+    connection.flush()
+    assert connection.unsent_bytes == unsent
+    assert list(home.backlog.laggards) == [connection.outbox]
+    transport.drain()
+    assert [text[0] for text in wire.texts(transport.take())] == ["a", "b", "c"]
+    home.assert_balanced()
+
+
+def test_neither_a_reply_nor_what_waits_is_written_out_of_its_time() -> None:
+    home = house()
+    stranger, doorstep = home.accept()
+    connection, transport = gathered(home, "a")
+    connection.close(1008, "")
+    assert wire.read(transport.take()) == [(wire.CLOSE, b"\x03\xf0")], "what waited is dropped"
+    aborted, aborted_transport = gathered(home, "b")
+    aborted.abort("")
+    lost, lost_transport = gathered(home, "c")
+    lost_transport.lose()
+    for client in (stranger, connection, aborted, lost):
+        client.flush()
+        client.send(b"\x81\x02ok")
+    assert all(not each.take() for each in (doorstep, transport, aborted_transport, lost_transport))
+    home.assert_balanced()
+
+
+def test_nothing_is_written_for_a_message_in_one_breath_with_a_close() -> None:
+    home = house()
+    connection, transport, session = open_scripted(home)
+    session.pause()
+    say(home, "waits")
+    session.on_message = lambda payload: (connection.flush(), connection.send(b"\x81\x02ok"))
+    connection.data_received(wire.text("a") + wire.close(1000))
+    assert wire.read(transport.take()) == [(wire.CLOSE, b"\x03\xe8")]
+    home.assert_balanced()
+
+
+def test_finishing_writes_what_waits_although_the_socket_has_room() -> None:
+    home = house()
+    connection, transport = gathered(home, "a")
+    connection.finish(1001, "bye")
+    assert wire.read(transport.take()) == [(wire.TEXT, b"a"), (wire.CLOSE, b"\x03\xe9bye")]
+    home.assert_balanced()
 
 
 # Endings
@@ -822,7 +612,7 @@ def test_credentials_end_and_with_them_the_connection() -> None:
         def check(self, token: str | None) -> Identity:
             return Identity("ann", time.time() + 60)
 
-    home = house(credentials=Soon(), ping_interval=0.0)
+    home = house(credentials=Soon())
     connection, transport = home.open()
     home.tick(59.0)
     assert connection.is_open
@@ -830,6 +620,112 @@ def test_credentials_end_and_with_them_the_connection() -> None:
     assert closed(transport) == (wire.CLOSE, b"\x03\xf0credentials expired")
     home.tick(0.1)
     assert transport.take() == b""
+
+
+def test_credentials_may_be_renewed() -> None:
+    home = house(pong_timeout=1000.0)
+    connection, transport = home.open()
+    connection.expire_at(home.clock.now + 10)
+    connection.expire_at(home.clock.now + 20)
+    home.tick(15.0)
+    assert connection.is_open
+    connection.expire_at(None)
+    connection.expire_at(None)
+    home.tick(15.0)
+    assert connection.is_open
+    connection.expire_at(home.clock.now)
+    home.tick()
+    assert closed(transport).code == 1008
+    transport.lose()
+    connection.expire_at(home.clock.now)
+    assert home.wheel.expiring == {}
+
+
+# The dialect's words
+
+
+ENDS = {
+    "close": (lambda client: client.close(Close.GOING_AWAY, "bye"), Close.GOING_AWAY),
+    "fail": (lambda client: client.fail(Close.TOO_BIG, "too big"), Close.TOO_BIG),
+    "finish": (lambda client: client.finish(Close.RESTART, "bye"), Close.RESTART),
+    "evict": (lambda client: client.evict("queue full"), Close.TOO_SLOW),
+    "abandon": (lambda client: client.abandon(), Close.TOO_SLOW),
+    "lose contact": (lambda client: client.lose_contact(), Close.NO_PONG),
+    "expire": (lambda client: client.expire(), Close.EXPIRED),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_session_says_goodbye_in_its_own_words(end: str) -> None:
+    home = house()
+    connection, transport, session = open_scripted(home)
+    act, cause = ENDS[end]
+    session.words[cause] = (3333 if end == "close" else 3500, "in its own words")
+    act(connection)
+    said = wire.read(transport.take())
+    if end == "abandon":
+        assert said == [], "nothing would reach the client"
+    else:
+        assert [(frame.code, frame.reason) for frame in said] == [session.words[cause]]
+    transport.lose()
+    assert home.counters.closed == {"other" if end == "close" else "3500": 1}
+    [departure] = home.listener.recorder
+    assert (departure.code, departure.reason) == session.words[cause]
+
+
+def test_its_words_come_after_what_is_queued() -> None:
+    home = house()
+    connection, transport, session = open_scripted(home)
+    transport.stall()
+    say(home, "a")
+    say(home, "b")
+    connection.finish(Close.GOING_AWAY, "server shutting down")
+    session.words[Close.GOING_AWAY] = (3001, "shutdown")
+    transport.drain()
+    *said, last = wire.read(transport.take())
+    assert [frame.payload for frame in said] == [b"a", b"b"]
+    assert (last.code, last.reason) == (3001, "shutdown")
+
+
+def test_a_fault_of_ours_has_its_words_too(caplog: pytest.LogCaptureFixture) -> None:
+    home = house()
+    connection, transport, session = open_scripted(home)
+    session.words[Close.INTERNAL] = (3004, "internal server error")
+    session.on_message = lambda payload: 1 // 0
+    connection.data_received(wire.text("a"))
+    assert (closed(transport).code, "ZeroDivisionError" in caplog.text) == (3004, True)
+
+
+@pytest.mark.parametrize("path", ["/ws", "/echo"])
+@pytest.mark.parametrize("cause", [Close.EXPIRED, Close.TOO_MANY, Close.STALE])
+def test_to_a_plain_client_every_policy_is_one(path: str, cause: Close) -> None:
+    home = house()
+    connection, transport = home.open(path)
+    connection.close(cause, "why")
+    assert closed(transport) == (wire.CLOSE, b"\x03\xf0why")
+    transport.lose()
+    assert home.counters.closed == {"1008": 1}
+
+
+# Introductions
+
+
+def test_who_does_not_introduce_itself_in_time_is_sent_away() -> None:
+    home = house(open_timeout=5.0)
+    (late, late_transport, session), (prompt, _) = open_scripted(home), home.open()
+    session.words[Close.STALE] = (3502, "stale")
+    for client in (late, prompt):
+        client.await_introduction()
+    home.tick(4.9)
+    late.await_introduction()
+    prompt.introduced()
+    prompt.introduced()
+    home.tick(0.1)
+    assert (late.is_open, prompt.is_open) == (False, True)
+    assert (closed(late_transport).code, late_transport.is_aborted) == (3502, False)
+    late_transport.lose()
+    late.introduced()
+    assert home.counters.closed == {"3502": 1}
 
 
 # Our own faults
@@ -842,6 +738,9 @@ class FailingSession:
 
     def message(self, opcode: int, payload: bytes | bytearray) -> None:
         raise ZeroDivisionError("a detail")
+
+    def farewell(self, code: int, reason: str) -> tuple[int, str]:
+        return code, reason
 
     def leave(self) -> None:
         """Not on any channel."""
@@ -876,6 +775,19 @@ def test_a_fault_in_one_breath_with_the_client_s_close_leaves_nothing_behind(
     connection.data_received(wire.text("a") + wire.close(1000))
     assert transport.is_aborted
     assert "a detail" in caplog.text
+
+
+def test_a_fault_while_a_session_is_made_leaves_nobody_counted_in(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = house()
+    monkeypatch.setattr(home.listener, "new_session", lambda connection, admission: 1 // 0)
+    connection, transport = home.accept()
+    connection.data_received(wire.request())
+    assert transport.is_aborted
+    transport.lose()
+    assert (home.gate.open, home.listener.connections, home.counters.opened) == (0, {}, 0)
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_a_fault_before_the_handshake_is_answered_drops_the_connection(caplog: pytest.LogCaptureFixture) -> None:

@@ -16,7 +16,7 @@ def lagging(home: House, *frames: bytes, address: str = "192.0.2.1") -> Transpor
     transport.stall()
     for frame in frames:
         home.clock.advance(1.0)
-        home.hub.publish(channel, frame)
+        home.publish(channel, frame)
         home.loop.settle()
     return transport
 
@@ -28,7 +28,7 @@ def test_a_slow_client_is_described() -> None:
     home.clock.advance(10.0)
     transport.room = 3
     for frame in (b"first", b"second", b"third"):
-        home.hub.publish("news", frame)
+        home.publish("news", frame)
         home.loop.settle()
         home.clock.advance(0.25)
     assert debug.slow(home.listener, home.clock.now) == [
@@ -73,6 +73,7 @@ def test_it_says_why() -> None:
     transport.drain(1)
     [client] = debug.slow(home.listener, home.clock.now)
     assert client["why"] == "reads more slowly than its channel speaks"
+    home.tick()
     home.clock.advance(1.5)
     [client] = debug.slow(home.listener, home.clock.now)
     assert client["why"] == "has read nothing for 1.5 s"
@@ -80,6 +81,18 @@ def test_it_says_why() -> None:
     connection.close(1008, "")
     [client] = debug.slow(home.listener, home.clock.now)
     assert client["why"] == "closing, and does not take the rest"
+
+
+def test_to_look_changes_nothing() -> None:
+    home = house(write_timeout=5.0)
+    transport = lagging(home, b"aa", b"b")
+    home.clock.advance(3.0)
+    transport.drain(1)
+    looks = [debug.slow(home.listener, home.clock.now) for _ in range(3)]
+    assert looks[0] == looks[1] == looks[2]
+    home.tick()
+    home.tick(4.9)
+    assert not transport.is_aborted, "its progress was not lost on the one that looked"
 
 
 def test_a_client_without_a_queue_may_be_slow_too() -> None:

@@ -10,13 +10,14 @@ from server.edge.heartbeat import CLOSE_TIMEOUT, EVICTION_GRACE, LATE, TICK
 from tests import wire
 from tests.fakes import Loop, Transport
 from tests.house import House, house
+from tests.sessions import open_scripted
 
 PING = b"\x89\x00"
 PONG = wire.frame(wire.PONG)
 
 
 def say(home: House, text: str) -> None:
-    home.hub.publish("main", wire.frame(wire.TEXT, text.encode(), mask=None))
+    home.publish("main", wire.frame(wire.TEXT, text.encode(), mask=None))
     home.loop.settle()
 
 
@@ -92,13 +93,29 @@ def test_who_does_not_answer_in_time_is_told_and_dropped() -> None:
     assert [departure.reason for departure in home.listener.recorder] == ["no pong"]
 
 
-def test_without_an_interval_nobody_is_pinged() -> None:
-    home = house(ping_interval=0.0)
-    connection, transport = home.open()
-    for _ in range(1000):
+def test_a_dialect_may_have_a_ping_of_its_own() -> None:
+    home = house(ping_interval=TICK, pong_timeout=10.0)
+    connection, transport, session = open_scripted(home)
+    session.ping_frame = b"\x81\x02{}"
+    home.tick()
+    assert transport.take() == b"\x81\x02{}"
+    home.clock.advance(0.03)
+    connection.take_pong()
+    connection.take_pong()
+    assert connection.rtt == pytest.approx(0.03)
+    assert (home.counters.ping_rtt.count, len(home.wheel.awaiting_pong)) == (1, 0)
+    home.tick()
+    home.tick(10.0)
+    assert not connection.is_open
+
+
+def test_who_would_not_understand_it_yet_is_not_pinged() -> None:
+    home = house(ping_interval=TICK, pong_timeout=1.0)
+    connection, transport, session = open_scripted(home)
+    session.ping_frame = b""
+    for _ in range(100):
         home.tick(TICK)
-    assert transport.take() == b""
-    assert connection.place == -1
+    assert (transport.take(), connection.is_open) == (b"", True)
 
 
 def test_who_has_not_shaken_hands_is_not_pinged() -> None:
@@ -168,6 +185,26 @@ def test_a_laggard_that_reads_on_is_left_alone_and_one_that_does_not_is_dropped(
             stuck.lose()
     assert (slow.is_aborted, stuck.is_aborted) == (False, True)
     assert home.counters.slow_disconnects == 1
+
+
+def test_to_ask_how_long_a_client_has_stalled_changes_nothing() -> None:
+    home = house(write_timeout=10.0)
+    connection, transport = home.open()
+    assert home.wheel.stalled_for(connection, home.clock.now) == 0.0
+    transport.stall()
+    say(home, "hello")
+    for _ in range(9):
+        home.tick(1.0)
+    assert home.wheel.stalled_for(connection, home.clock.now) == 9.0
+    transport.drain(1)
+    for _ in range(2):
+        assert home.wheel.stalled_for(connection, home.clock.now) == 0.0, "it has taken a byte since the last tick"
+    home.tick(1.0)
+    assert not transport.is_aborted, "the wheel has seen it all the same"
+    home.tick(9.0)
+    assert home.wheel.stalled_for(connection, home.clock.now) == 9.0
+    home.tick(1.0)
+    assert transport.is_aborted
 
 
 # Late ticks
@@ -287,20 +324,22 @@ def test_a_thousand_who_never_answer_our_close_are_freed_on_one_tick() -> None:
 
 def test_who_has_gone_is_waited_for_in_nothing() -> None:
     home = house(ping_interval=TICK)
-    for end in ("lose", "close", "evict", "stall", "doorstep"):
+    for end in ("lose", "close", "evict", "stranger", "stall", "doorstep"):
         connection, transport = home.accept() if end == "doorstep" else home.open()
         home.tick()
         if end == "close":
             connection.close(1001, "")
         elif end == "evict":
             connection.evict("")
+        elif end == "stranger":
+            connection.await_introduction()
         elif end == "stall":
             transport.stall()
             say(home, "a")
         transport.lose()
         wheel = home.wheel
-        waiting = (wheel.opening, wheel.closing, wheel.evicting, wheel.awaiting_pong)
-        assert [len(deadlines) for deadlines in waiting] == [0, 0, 0, 0]
+        waiting = (wheel.opening, wheel.connecting, wheel.closing, wheel.evicting, wheel.awaiting_pong)
+        assert [len(deadlines) for deadlines in waiting] == [0, 0, 0, 0, 0]
         assert (wheel.paused, wheel.expiring, wheel._slots) == ({}, {}, [{}])
         wheel.forget(connection)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -25,13 +26,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from server.core import channel as channel_module
 from server.core import hub as hub_module
+from server.core import outbox as outbox_module
 from server.core.backlog import Backlog
+from server.core.batch import Batch, Entry
+from server.core.channel import Channel
 from server.core.counters import Counters, Drop
 from server.core.hub import Hub
-from server.core.lag import LagLimits, LagPolicy
-from server.core.outbox import Batch, Outbox
-from server.core.subscription import Subscription
+from server.core.lag import ChannelTerms, LagLimits, LagPolicy
+from server.core.outbox import Outbox
+from server.core.subscription import CLOSED, Subscription
 from tests.fakes import Clock, Loop, Transport
 from tests.house import fan_out
 
@@ -62,6 +67,16 @@ class Message(NamedTuple):
     channel: str
     wire: bytes
     at: float
+    key: str | None
+
+
+@dataclass(eq=False)
+class ModelEar:
+    """A client on a channel: what it must not hear of what was published before, and if it gathers what it hears."""
+
+    client: ModelClient
+    skips: list[Message]
+    collects: bool
 
 
 @dataclass(eq=False)
@@ -69,9 +84,14 @@ class ModelClient:
     """What one client should have got, should be waiting for, and should have lost."""
 
     room: int | None  # what its socket takes; below 0: what it has not taken; None: it takes everything
+    most: int = 1  # what it takes of its queue at a time
     got: list[Message] = field(default_factory=list)
     queue: list[list[Message]] = field(default_factory=list)  # in the portions in which it was offered
-    ears: dict[str, object] = field(default_factory=dict)  # a new token for each subscription
+    ears: dict[str, ModelEar] = field(default_factory=dict)
+    broken_off: list[str] = field(default_factory=list)
+    gathers: bool = False
+    has_gathered: bool = False  # there is something in the queue that no policy has seen
+    is_dirty: bool = False
     is_broken: bool = False
     is_gone: bool = False
     must_go: bool = False
@@ -92,10 +112,11 @@ class ModelClient:
 
 @dataclass(eq=False)
 class ModelChannel:
-    listeners: list[tuple[ModelClient, object]] = field(default_factory=list)
+    terms: ChannelTerms
+    listeners: list[ModelEar] = field(default_factory=list)
     pending: list[Message] = field(default_factory=list)
     flushing: list[Message] = field(default_factory=list)
-    targets: list[tuple[ModelClient, object]] = field(default_factory=list)
+    legs: list[list[tuple[ModelEar, list[Message]]]] = field(default_factory=list)
     in_line: bool = False
     waits_for_relief: int = 0
 
@@ -107,24 +128,35 @@ class ModelChannel:
 class Model:
     """The hub as it is described, one message and one client at a time."""
 
-    def __init__(self, limits: LagLimits, budget: int, fanout_slice: int) -> None:
-        self.limits = limits
+    def __init__(self, terms: dict[str, ChannelTerms], budget: int, fanout_slice: int) -> None:
         self.budget = budget
         self.slice = fanout_slice
-        self.channels = {name: ModelChannel() for name in CHANNELS}
+        self.channels = {name: ModelChannel(terms[name]) for name in CHANNELS}
         self.line: list[str] = []
         self.laggards: list[ModelClient] = []  # in the order in which they fell behind
+        self.dirty: list[ModelClient] = []
         self.offered = 0
         self.dropped: Counter[str] = Counter()
+        self.gaps: list[tuple[ModelClient, str]] = []
         self.observed = 0
         self.relieved = 0
 
-    def subscribe(self, client: ModelClient, name: str) -> None:
-        client.ears[name] = token = object()
-        self.channels[name].listeners.append((client, token))
+    def subscribe(self, client: ModelClient, name: str, *, skips: bool) -> None:
+        channel = self.channels[name]
+        ear = ModelEar(client, list(channel.pending) if skips else [], client.gathers or bool(client.queue))
+        client.ears[name] = ear
+        channel.listeners.append(ear)
 
     def unsubscribe(self, client: ModelClient, name: str) -> None:
-        self.channels[name].listeners.remove((client, client.ears.pop(name)))
+        self.channels[name].listeners.remove(client.ears.pop(name))
+
+    def drop_pending(self, client: ModelClient, name: str) -> None:
+        self.drop(client, [message for message in client.waiting if message.channel == name], Drop.DISCONNECTED)
+
+    def set_gathering(self, client: ModelClient, *, gathers: bool) -> None:
+        client.gathers = gathers
+        for ear in client.ears.values():
+            ear.collects = gathers or (ear.collects and bool(client.queue))
 
     def publish(self, message: Message) -> bool:
         channel = self.channels[message.channel]
@@ -143,32 +175,68 @@ class Model:
             self.relieved += 1
 
     def turn(self) -> None:
-        room = self.slice
+        room = 8.0 * self.slice  # in appends, of which eight cost what a write costs
         for _ in range(len(self.line)):
-            if room > 0:
+            if room >= 8:
                 room -= self.advance(self.line.pop(0), room)
+        drained = 0
+        while self.dirty and drained < self.slice:
+            client = self.dirty.pop(0)
+            client.is_dirty = False
+            if client.queue and not client.lags:
+                drained += 1
+                self.drain(client)
+        self.act_on_lag()
 
-    def advance(self, name: str, room: int) -> int:
+    def begin(self, channel: ModelChannel) -> None:
+        while channel.pending and (
+            not channel.flushing or sum(len(m.wire) for m in (*channel.flushing, channel.pending[0])) <= BATCH_BYTES
+        ):
+            channel.flushing.append(channel.pending.pop(0))
+        parts = [(ear, [m for m in channel.flushing if m not in ear.skips]) for ear in channel.listeners]
+        for size in range(len(channel.flushing), 0, -1):
+            leg = [(ear, part) for ear, part in parts if len(part) == size]
+            channel.legs += [leg] if leg else []
+
+    def advance(self, name: str, room: float) -> float:
         channel = self.channels[name]
         if not channel.flushing:
-            while channel.pending and (
-                not channel.flushing or sum(len(m.wire) for m in (*channel.flushing, channel.pending[0])) <= BATCH_BYTES
-            ):
-                channel.flushing.append(channel.pending.pop(0))
-            channel.targets = list(channel.listeners)
-        part, channel.targets = channel.targets[:room], channel.targets[room:]
-        for client, token in part:
-            if client.ears.get(name) is token:
-                self.offer(client, list(channel.flushing))
-        self.keep_the_budget()
-        for client in [client for client, _ in part if client.must_go] + self.laggards:
-            if client.must_go and not client.is_gone:
-                self.disconnect(client)
-        if channel.targets:
+            self.begin(channel)
+        spent = 0
+        while channel.legs and room - spent >= 8:
+            [leg, *others] = channel.legs
+            part: list[tuple[ModelEar, list[Message]]] = []
+            for ear, messages in leg:
+                is_here = ear.client.ears.get(name) is ear
+                spent += 1 if is_here and ear.client.gathers else 8
+                if spent > room:
+                    spent -= 1 if is_here and ear.client.gathers else 8
+                    break
+                part.append((ear, messages))
+            channel.legs = [leg[len(part) :], *others] if len(part) < len(leg) else others
+            for ear, messages in part:
+                if ear.client.ears.get(name) is ear:
+                    self.offer(ear, messages)
+            self.act_on_lag([ear.client for ear, _ in part])
+            if len(part) < len(leg):
+                break
+        if channel.legs:
             self.line.append(name)
         else:
             self.finish(name, channel)
-        return max(1, len(part))
+        return max(8, spent)
+
+    def act_on_lag(self, offered: Sequence[ModelClient] = ()) -> None:
+        self.keep_the_budget()
+        for client in [*offered, *self.laggards]:
+            if client.must_go and not client.is_gone:
+                self.disconnect(client)
+        for client in offered:
+            names, client.broken_off = client.broken_off, []
+            for name in names:
+                if name in client.ears:
+                    self.unsubscribe(client, name)
+                    self.gaps.append((client, name))
 
     def finish(self, name: str, channel: ModelChannel) -> None:
         channel.flushing = []
@@ -180,14 +248,23 @@ class Model:
         else:
             channel.in_line = False
 
-    def offer(self, client: ModelClient, messages: list[Message]) -> None:
+    def offer(self, ear: ModelEar, messages: list[Message]) -> None:
+        client = ear.client
         self.offered += len(messages)
         if client.lags:
             self.queue(client, messages)
-        elif client.is_broken:
-            self.dropped[Drop.DISCONNECTED] += len(messages)
+        elif client.gathers or (ear.collects and client.queue):
+            client.queue.append(list(messages))
+            client.has_gathered = True
+            if not client.is_dirty:
+                client.is_dirty = True
+                self.dirty.append(client)
         else:
-            self.write(client, messages)
+            ear.collects = False
+            if client.is_broken:
+                self.dropped[Drop.DISCONNECTED] += len(messages)
+            else:
+                self.write(client, messages)
 
     def write(self, client: ModelClient, messages: list[Message]) -> None:
         client.got += messages
@@ -196,91 +273,92 @@ class Model:
             if client.lags and client not in self.laggards:
                 self.laggards.append(client)
 
-    def is_over(self, client: ModelClient) -> bool:
-        return len(client.waiting) > self.limits.messages or client.waiting_bytes > self.limits.bytes
+    def under(self, client: ModelClient, lag: LagLimits) -> list[Message]:
+        return [message for message in client.waiting if self.channels[message.channel].terms.lag is lag]
+
+    def is_over(self, client: ModelClient, lag: LagLimits) -> bool:
+        waiting = self.under(client, lag)
+        return len(waiting) > lag.messages or sum(len(message.wire) for message in waiting) > lag.bytes
 
     def queue(self, client: ModelClient, messages: list[Message]) -> None:
+        lag = self.channels[messages[0].channel].terms.lag
         if client.must_go:
             self.dropped[Drop.DISCONNECTED] += len(messages)
-        elif not self.limits.enforce:
-            client.queue.append(messages)
-            if self.is_over(client) and not client.was_observed:
+            return
+        client.queue.append(list(messages))
+        if not lag.enforce:
+            if self.is_over(client, lag) and not client.was_observed:
                 client.was_observed = True
                 self.observed += 1
+        elif lag.policy is LagPolicy.DISCONNECT:
+            if self.is_over(client, lag):
+                client.must_go = True
+                self.drop(client, client.waiting, Drop.DISCONNECTED)
         else:
-            policies: dict[LagPolicy, Callable[[ModelClient, list[Message]], None]] = {
-                LagPolicy.DISCONNECT: self.send_away,
-                LagPolicy.DROP_OLDEST: self.drop_oldest,
-                LagPolicy.DROP_NEWEST: self.drop_newest,
-                LagPolicy.CONFLATE: self.conflate,
-            }
-            policies[self.limits.policy](client, messages)
+            if lag.policy is LagPolicy.CONFLATE:
+                self.conflate(client, messages[0].channel)
+            while self.is_over(client, lag):
+                oldest = lag.policy is LagPolicy.DROP_OLDEST
+                self.lose(client, self.under(client, lag)[0 if oldest else -1], Drop.QUEUE_FULL)
 
-    def send_away(self, client: ModelClient, messages: list[Message]) -> None:
-        client.queue.append(messages)
-        if self.is_over(client):
-            client.must_go = True
-            self.discard(client, Drop.DISCONNECTED)
+    def conflate(self, client: ModelClient, name: str) -> None:
+        latest = {message.key: message for message in client.waiting if message.channel == name}
+        stale = [m for m in client.waiting if m.channel == name and latest[m.key] is not m]
+        # What loses something is taken apart: the rest of it is read one by one.
+        client.queue = [
+            part
+            for portion in client.queue
+            for part in ([[m] for m in portion] if any(m in stale for m in portion) else [portion])
+        ]
+        for message in stale:
+            self.lose(client, message, Drop.CONFLATED)
 
-    def drop_oldest(self, client: ModelClient, messages: list[Message]) -> None:
-        client.queue.append(messages)
-        while self.is_over(client):
-            client.queue[0].pop(0)
-            self.dropped[Drop.QUEUE_FULL] += 1
-            if not client.queue[0]:
-                client.queue.pop(0)
+    def lose(self, client: ModelClient, message: Message, reason: Drop) -> None:
+        """Drop a message; all that waits of its channel, if that declares its gaps."""
+        if not self.channels[message.channel].terms.declares_gaps:
+            self.drop(client, [message], reason)
+        else:
+            self.drop(client, [other for other in client.waiting if other.channel == message.channel], reason)
+            if message.channel not in client.broken_off:
+                client.broken_off.append(message.channel)
 
-    def drop_newest(self, client: ModelClient, messages: list[Message]) -> None:
-        portion: list[Message] = []
-        client.queue.append(portion)
-        for message in messages:
-            portion.append(message)
-            if self.is_over(client):
-                portion.pop()
-                break
-        self.dropped[Drop.QUEUE_FULL] += len(messages) - len(portion)
-        if not portion:
-            client.queue.pop()
-
-    def conflate(self, client: ModelClient, messages: list[Message]) -> None:
-        for message in messages:
-            stale = [portion for portion in client.queue if portion[0].channel == message.channel]
-            self.dropped[Drop.CONFLATED] += len(stale)
-            client.queue = [portion for portion in client.queue if portion not in stale]
-            client.queue.append([message])
-        if self.is_over(client):
-            client.queue.pop()
-            self.dropped[Drop.QUEUE_FULL] += 1
+    def drop(self, client: ModelClient, messages: list[Message], reason: Drop) -> None:
+        for portion in client.queue:
+            self.dropped[reason] += sum(message in messages for message in portion)
+            portion[:] = [message for message in portion if message not in messages]
+        client.queue = [portion for portion in client.queue if portion]
 
     def keep_the_budget(self) -> None:
         while sum(client.waiting_bytes for client in self.laggards) > self.budget:
             heaviest = max(self.laggards, key=lambda client: client.waiting_bytes)
             heaviest.must_go = True
-            self.discard(heaviest, Drop.BUDGET)
-
-    def discard(self, client: ModelClient, reason: Drop) -> None:
-        self.dropped[reason] += len(client.waiting)
-        client.queue = []
+            self.drop(heaviest, heaviest.waiting, Drop.BUDGET)
 
     def disconnect(self, client: ModelClient) -> None:
         for name in list(client.ears):
             self.unsubscribe(client, name)
-        self.discard(client, Drop.DISCONNECTED)
+        self.drop(client, client.waiting, Drop.DISCONNECTED)
         client.is_gone = True
         if client in self.laggards:
             self.laggards.remove(client)
 
-    def read(self, client: ModelClient, size: int | None, most: int) -> None:
-        lagged = client.lags
-        client.room = None if size is None else (client.room or 0) + size
-        while lagged and client.queue and not client.lags:
+    def drain(self, client: ModelClient) -> None:
+        while client.queue and not client.lags:
             taken: list[Message] = []
-            while client.queue and sum(len(message.wire) for message in taken) < most:
+            while client.queue and sum(len(message.wire) for message in taken) < client.most:
                 taken += client.queue.pop(0)
             self.write(client, taken)
+
+    def read(self, client: ModelClient, size: int | None) -> None:
+        lagged = client.lags
+        client.room = None if size is None else (client.room or 0) + size
+        if lagged and not client.lags:
+            self.drain(client)
         if lagged and not client.lags:
             client.was_observed = False
             self.laggards.remove(client)
+            for ear in client.ears.values():
+                ear.collects = client.gathers
 
 
 # The real thing
@@ -305,24 +383,44 @@ class Wire(Transport):
 class Client:
     """A client as the edge has it: flow control between its transport, its subscriptions and its outbox."""
 
-    def __init__(self, hub: Hub, limits: LagLimits, room: int | None, wrongs: list[str]) -> None:
+    def __init__(self, hub: Hub, room: int | None, wrongs: list[str]) -> None:
         self.hub = hub
         self.transport = Wire(self, room=room)
         self.transport.wrongs = wrongs
-        self.outbox = Outbox(self, limits, hub.backlog)
+        self.outbox = Outbox(self, hub.backlog)
         self.ears: dict[str, Subscription] = {}
         self.most = 1
         self.paused = False
+        self.gathers = False
 
-    def subscribe(self, name: str) -> None:
+    def subscribe(self, name: str, terms: ChannelTerms, *, skips: bool) -> None:
         self.transport.is_over = False
-        self.ears[name] = self.hub.subscribe(name, self.outbox, self.transport.write)
+        ear = self.hub.subscribe(name, self.outbox, self.transport.write, terms, skips_pending=skips)
+        self.ears[name] = ear
+        if self.gathers:
+            ear.gather()
         if self.paused:
-            self.ears[name].pause()
+            ear.pause()
 
-    def unsubscribe(self, name: str) -> None:
-        self.hub.unsubscribe(self.ears.pop(name))
+    def unsubscribe(self, name: str, *, drops: bool) -> None:
+        ear = self.ears.pop(name)
+        self.hub.unsubscribe(ear)
+        if drops:
+            self.hub.drop_pending(ear)
         self.transport.is_over = not self.ears and not self.outbox.messages
+
+    def lose(self, name: str) -> None:
+        ear = self.ears.pop(name)
+        assert ear.state is CLOSED
+        self.transport.is_over = not self.ears and not self.outbox.messages
+
+    def set_gathering(self, *, gathers: bool) -> None:
+        self.gathers = gathers
+        for ear in self.ears.values():
+            if gathers:
+                ear.gather()
+            else:
+                ear.write_through()
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -330,10 +428,13 @@ class Client:
         for ear in self.ears.values():
             ear.pause()
 
-    def resume_writing(self) -> None:
-        self.paused = False
+    def flush(self) -> None:
         while self.outbox.messages and not self.paused:
             self.transport.write(self.outbox.take(self.most))
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self.flush()
         if not self.paused:
             self.hub.backlog.laggards.pop(self.outbox, None)
             self.outbox.catch_up()
@@ -342,7 +443,7 @@ class Client:
 
     def leave(self) -> None:
         for name in list(self.ears):
-            self.unsubscribe(name)
+            self.unsubscribe(name, drops=False)
         self.outbox.discard(Drop.DISCONNECTED)
         self.hub.backlog.laggards.pop(self.outbox, None)
         self.transport.is_over = True
@@ -352,28 +453,44 @@ class HubMachine(RuleBasedStateMachine):
     """Does the same to both, and compares."""
 
     @initialize(
-        policy=st.sampled_from(LagPolicy),
+        policies=st.tuples(st.sampled_from(LagPolicy), st.sampled_from(LagPolicy)),
         enforce=st.sampled_from([True, True, True, False]),
         bounds=st.sampled_from(BOUNDS),
+        # Which limits hold for each of the channels, and which of them declare their gaps.
+        mixed=st.sampled_from([(0, 0, 0), (0, 0, 1), (0, 1, 1)]),
+        declaring=st.sampled_from([(), (), CHANNELS, CHANNELS[:1], CHANNELS[1:]]),
         fanout_slice=st.sampled_from([1, 1, 2, 4]),
-        # How much each of the first clients takes, and on how many channels it listens.
-        first=st.lists(st.sampled_from([(0, 1), (0, 3), (10, 1), (None, 2)]), min_size=3, max_size=5),
+        # How much each of the first clients takes, on how many channels it listens, and if it gathers.
+        first=st.lists(
+            st.sampled_from(
+                [(0, 1, False), (0, 3, True), (0, 2, False), (10, 1, True), (None, 2, True), (60, 3, True)]
+            ),
+            min_size=3,
+            max_size=5,
+        ),
     )
     def build(
         self,
-        policy: LagPolicy,
+        policies: tuple[LagPolicy, LagPolicy],
         enforce: bool,
         bounds: tuple[int, int, int],
+        mixed: tuple[int, int, int],
+        declaring: tuple[str, ...],
         fanout_slice: int,
-        first: list[tuple[int | None, int]],
+        first: list[tuple[int | None, int, bool]],
     ) -> None:
         messages, size, budget = bounds
-        self.limits = LagLimits(policy, messages=messages, bytes=size, enforce=enforce)
-        self.model = Model(self.limits, budget, fanout_slice)
+        self.limits = [LagLimits(policy, messages=messages, bytes=size, enforce=enforce) for policy in policies]
+        self.terms = {
+            name: ChannelTerms(self.limits[number], declares_gaps=name in declaring)
+            for name, number in zip(CHANNELS, mixed, strict=True)
+        }
+        self.model = Model(self.terms, budget, fanout_slice)
         self.clock = Clock()
         self.loop = Loop(self.clock)
         self.counters = Counters()
         self.wrongs: list[str] = []
+        self.gaps: list[tuple[object, object]] = []
         self.hub = Hub(
             self.counters,
             Backlog(self.counters, budget, lambda owner: None),
@@ -382,21 +499,34 @@ class HubMachine(RuleBasedStateMachine):
             call_soon=self.loop.call_soon,
             call_later=self.loop.call_later,
             evict=lambda owner, why: owner.leave(),  # type: ignore[attr-defined]
+            drain=self.drain,
+            gap=self.lose,
             report=lambda text: None,
             fanout_slice=fanout_slice,
         )
         self.pairs: list[tuple[Client, ModelClient]] = []
         self.published = 0
         self.relieved = 0
-        self.handed_out = 0  # in this turn
-        for number, (room, channels) in enumerate(first):
-            self.connect(room, CHANNELS[0])
+        self.written = self.drained = 0  # in this turn
+        for number, (room, channels, gathers) in enumerate(first):
+            self.connect(room, CHANNELS[0], gathers)
             for name in CHANNELS[1:channels]:
-                self.subscribe_or_unsubscribe(number, name)
+                self.subscribe_or_unsubscribe(number, name, skips=False, drops=False)
+
+    def drain(self, owner: object) -> None:
+        assert isinstance(owner, Client)
+        self.drained += 1
+        owner.flush()
+
+    def lose(self, owner: object, key: object) -> None:
+        assert isinstance(owner, Client)
+        assert isinstance(key, str)
+        owner.lose(key)
+        self.gaps.append((owner, key))
 
     def fan_out(self, part: Iterable[Subscription], wire: bytes) -> None:
         subscriptions = list(part)
-        self.handed_out += len(subscriptions)
+        self.written += sum(not subscription.gathers for subscription in subscriptions)
         fan_out(subscriptions, wire)
 
     def pick(self, number: int) -> tuple[Client, ModelClient]:
@@ -413,35 +543,70 @@ class HubMachine(RuleBasedStateMachine):
     busy = st.sampled_from([CHANNELS[0], *CHANNELS])
 
     @precondition(lambda self: sum(not model.is_gone for _, model in self.pairs) < MOST_CLIENTS)
-    @rule(room=st.sampled_from([None, None, 0, 10, 100]), name=busy)
-    def connect(self, room: int | None, name: str) -> None:
-        pair = Client(self.hub, self.limits, room, self.wrongs), ModelClient(room)
-        self.pairs.append(pair)
-        pair[0].subscribe(name)
-        self.model.subscribe(pair[1], name)
+    @rule(room=st.sampled_from([None, None, 0, 10, 100]), name=busy, gathers=st.booleans())
+    def connect(self, room: int | None, name: str, gathers: bool) -> None:
+        client, model = Client(self.hub, room, self.wrongs), ModelClient(room)
+        self.pairs.append((client, model))
+        client.gathers = model.gathers = gathers
+        client.subscribe(name, self.terms[name], skips=False)
+        self.model.subscribe(model, name, skips=False)
 
     @precondition(someone_is_here)
-    @rule(number=clients, name=names)
-    def subscribe_or_unsubscribe(self, number: int, name: str) -> None:
+    @rule(number=clients, name=names, skips=st.sampled_from([True, True, False]), drops=st.booleans())
+    def subscribe_or_unsubscribe(self, number: int, name: str, skips: bool, drops: bool) -> None:
         client, model = self.pick(number)
         if name in model.ears:
-            client.unsubscribe(name)
+            client.unsubscribe(name, drops=drops)
             self.model.unsubscribe(model, name)
+            if drops:
+                self.model.drop_pending(model, name)
         else:
-            client.subscribe(name)
-            self.model.subscribe(model, name)
+            client.subscribe(name, self.terms[name], skips=skips)
+            self.model.subscribe(model, name, skips=skips)
+
+    @precondition(someone_is_here)
+    @rule(numbers=st.lists(clients, min_size=1, max_size=2), name=busy, sizes=st.sampled_from(BURSTS))
+    def come_while_something_waits(self, numbers: list[int], name: str, sizes: tuple[int, ...]) -> None:
+        for number in numbers:
+            self.publish(name, sizes, (None,), turns=0)
+            client, model = self.pick(number)
+            if name in model.ears:
+                client.unsubscribe(name, drops=False)
+                self.model.unsubscribe(model, name)
+            client.subscribe(name, self.terms[name], skips=True)
+            self.model.subscribe(model, name, skips=True)
+        self.publish(name, BURSTS[0], (None,), turns=1)
+
+    @precondition(someone_is_here)
+    @rule(number=clients, gathers=st.booleans())
+    def gather_or_write_through(self, number: int, gathers: bool) -> None:
+        client, model = self.pick(number)
+        if not model.is_broken:
+            client.set_gathering(gathers=gathers)
+            self.model.set_gathering(model, gathers=gathers)
+
+    @precondition(lambda self: any(model.queue and not model.lags for model in self.model.dirty))
+    @rule(turns=st.sampled_from([0, 1]))
+    def write_through_before_it_is_drained(self, turns: int) -> None:
+        for client, model in self.pairs:
+            if model.is_dirty and model.queue and not model.lags:
+                client.set_gathering(gathers=False)
+                self.model.set_gathering(model, gathers=False)
+        self.publish(CHANNELS[0], BURSTS[0], (None,), turns)
 
     @rule(
         name=busy,
         sizes=st.sampled_from(BURSTS),
+        keys=st.sampled_from([(None,), ("a",), (None, "a"), ("a", "b"), ("a", "b", "a")]),
         turns=st.sampled_from([0, 1, 1, 3]),
     )
-    def publish(self, name: str, sizes: tuple[int, ...], turns: int) -> None:
-        for size in sizes:
+    def publish(self, name: str, sizes: tuple[int, ...], keys: tuple[str | None, ...], turns: int) -> None:
+        for size, key in zip(sizes, keys * len(sizes), strict=False):
             self.published += 1
             self.clock.advance(1.0)
             wire = b"%05d" % self.published + b"." * (size - 5)
-            assert self.hub.publish(name, wire) == self.model.publish(Message(name, wire, self.clock.now))
+            message = Message(name, wire, self.clock.now, key)
+            assert self.hub.publish(name, wire, key) == self.model.publish(message)
         self.turn(turns)
 
     @rule(name=names)
@@ -455,10 +620,11 @@ class HubMachine(RuleBasedStateMachine):
     @rule(turns=st.sampled_from([1, 2, 10]))
     def turn(self, turns: int) -> None:
         for _ in range(turns):
-            self.handed_out = 0
+            self.written = self.drained = 0
             self.loop.turn()
             self.model.turn()
-            assert self.handed_out <= self.model.slice
+            assert self.written <= self.model.slice
+            assert self.drained <= self.model.slice
 
     @precondition(someone_is_here)
     @rule(number=clients)
@@ -472,16 +638,16 @@ class HubMachine(RuleBasedStateMachine):
     def read(self, number: int, size: int | None, most: int) -> None:
         client, model = self.pick(number)
         if not model.is_broken:
-            client.most = most
+            client.most = model.most = most
             client.transport.drain(size)
-            self.model.read(model, size, most)
+            self.model.read(model, size)
 
     @precondition(lambda self: sum(not model.is_gone for _, model in self.pairs) > 2)
     @rule(number=clients, name=busy, turns=st.sampled_from([0, 1]))
     def disconnect(self, number: int, name: str, turns: int) -> None:
         # With a turn, in the middle of a flush.
         if turns:
-            self.publish(name, BURSTS[0], turns)
+            self.publish(name, BURSTS[0], (None,), turns)
         if self.someone_is_here():
             client, model = self.pick(number)
             client.leave()
@@ -491,7 +657,7 @@ class HubMachine(RuleBasedStateMachine):
     @rule(number=clients)
     def break_the_socket(self, number: int) -> None:
         client, model = self.pick(number)
-        if not model.lags:
+        if not model.lags and not model.gathers and not model.queue:
             client.transport.is_broken = model.is_broken = True
 
     # What must hold
@@ -500,7 +666,6 @@ class HubMachine(RuleBasedStateMachine):
     def the_books_balance(self) -> None:
         counters, backlog = self.counters, self.hub.backlog
         assert counters.offered == counters.sent + sum(counters.dropped.values()) + backlog.messages
-        assert counters.published == self.published
         assert counters.offered == self.model.offered
         assert counters.dropped == dict.fromkeys(Drop, 0) | dict(self.model.dropped)
         assert counters.observed == self.model.observed
@@ -517,19 +682,37 @@ class HubMachine(RuleBasedStateMachine):
             assert client.outbox.bytes == model.waiting_bytes
             assert client.outbox.oldest == (waiting[0].at if waiting else None)
             assert client.paused == model.lags or model.is_gone
+            for name in CHANNELS:
+                numbers = [message.wire[:5] for message in model.got if message.channel == name]
+                assert all(one < other for one, other in pairwise(numbers))
+
+    @invariant()
+    def no_stream_is_broken_in_silence(self) -> None:
+        assert self.gaps == [
+            (client, name) for lost, name in self.model.gaps for client, model in self.pairs if model is lost
+        ]
 
     @invariant()
     def the_limits_hold(self) -> None:
         backlog = self.hub.backlog
         outboxes = [client.outbox for client, _ in self.pairs]
         assert backlog.messages == sum(outbox.messages for outbox in outboxes)
-        assert backlog.bytes == sum(outbox.bytes for outbox in outboxes) <= backlog.budget
+        assert backlog.bytes == sum(outbox.bytes for outbox in outboxes)
+        assert sum(laggard.bytes for laggard in backlog.laggards) <= backlog.budget
         assert list(backlog.laggards) == [
             client.outbox for lagging in self.model.laggards for client, model in self.pairs if model is lagging
         ]
-        if self.limits.enforce:
-            assert all(outbox.messages <= self.limits.messages for outbox in outboxes)
-            assert all(outbox.bytes <= self.limits.bytes for outbox in outboxes)
+        assert list(backlog.dirty) == [
+            client.outbox for dirty in self.model.dirty for client, model in self.pairs if model is dirty
+        ]
+        for client, model in self.pairs:
+            model.has_gathered = model.has_gathered and bool(model.queue)
+            for lag in self.limits:
+                waiting = self.model.under(model, lag)
+                if waiting:
+                    held = client.outbox.held(lag)
+                    assert (held.messages, held.bytes) == (len(waiting), sum(len(message.wire) for message in waiting))
+                assert model.has_gathered or not lag.enforce or not self.model.is_over(model, lag)
 
     @invariant()
     def who_listens_is_known(self) -> None:
@@ -541,8 +724,10 @@ class HubMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "pairs"):
             return
-        while not self.loop.is_idle:
-            self.turn(1)
+        for _ in range(1000):
+            if not self.loop.is_idle:
+                self.turn(1)
+        assert self.loop.is_idle
         for number in range(MOST_CLIENTS):
             if self.someone_is_here():
                 self.read(number, None, 1)
@@ -563,7 +748,7 @@ RUN = settings(
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "MAX_BATCH_BYTES", BATCH_BYTES)
+    monkeypatch.setattr(channel_module, "MAX_BATCH_BYTES", BATCH_BYTES)
     monkeypatch.setattr(hub_module, "CONGESTION_BYTES", CONGESTED_BYTES)
 
 
@@ -594,22 +779,23 @@ def writes_to_the_departed(patch: pytest.MonkeyPatch) -> None:
 
 
 def counts_the_departed_as_offered(patch: pytest.MonkeyPatch) -> None:
-    unsubscribe = Hub.unsubscribe
+    leave = Channel.leave
 
-    def forget(hub: Hub, subscription: Subscription) -> None:
-        unsubscribe(hub, subscription)
-        subscription.channel.departures = 0
+    def forget(channel: Channel, subscription: Subscription) -> bool:
+        was_there = leave(channel, subscription)
+        channel.departures = 0
+        return was_there
 
-    patch.setattr(Hub, "unsubscribe", forget)
+    patch.setattr(Channel, "leave", forget)
 
 
 def swaps_two_of_a_batch(patch: pytest.MonkeyPatch) -> None:
     build = Batch.__init__
 
-    def swap(batch: Batch, channel: object, frames: list[bytes], accepted: list[float]) -> None:
+    def swap(batch: Batch, channel: Channel, frames: list[bytes], accepted: list[float], keys: Any = None) -> None:
         if len(frames) > 2:
             frames = [*frames[:-2], frames[-1], frames[-2]]
-        build(batch, channel, frames, accepted)
+        build(batch, channel, frames, accepted, keys)
 
     patch.setattr(Batch, "__init__", swap)
 
@@ -617,8 +803,8 @@ def swaps_two_of_a_batch(patch: pytest.MonkeyPatch) -> None:
 def loses_one_of_a_batch(patch: pytest.MonkeyPatch) -> None:
     build = Batch.__init__
 
-    def lose(batch: Batch, channel: object, frames: list[bytes], accepted: list[float]) -> None:
-        build(batch, channel, frames[:3], accepted[:3])
+    def lose(batch: Batch, channel: Channel, frames: list[bytes], accepted: list[float], keys: Any = None) -> None:
+        build(batch, channel, frames[:3], accepted[:3], keys)
 
     patch.setattr(Batch, "__init__", lose)
 
@@ -635,26 +821,32 @@ def starts_before_the_last_flush_has_ended(patch: pytest.MonkeyPatch) -> None:
 
 
 def queues_the_newest_first(patch: pytest.MonkeyPatch) -> None:
-    push = Outbox._push
+    push = Outbox.push
 
-    def push_in_front(outbox: Outbox, batch: Batch, start: int, stop: int) -> None:
-        push(outbox, batch, start, stop)
+    def push_in_front(outbox: Outbox, batch: Batch) -> None:
+        push(outbox, batch)
         assert outbox._entries is not None
         outbox._entries.rotate(1)
 
-    patch.setattr(Outbox, "_push", push_in_front)
+    patch.setattr(Outbox, "push", push_in_front)
 
 
 def admits_one_message_less(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        Outbox,
-        "_is_over",
-        lambda outbox: outbox.messages >= outbox.limits.messages or outbox.bytes > outbox.limits.bytes,
-    )
+    patch.setattr(LagLimits, "admit", lambda lag, messages, size: messages < lag.messages and size <= lag.bytes)
 
 
 def looks_at_no_bytes(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Outbox, "_is_over", lambda outbox: outbox.messages > outbox.limits.messages)
+    patch.setattr(LagLimits, "admit", lambda lag, messages, size: messages <= lag.messages)
+
+
+def cuts_too_much(patch: pytest.MonkeyPatch) -> None:
+    cut = Entry.cut
+    patch.setattr(Entry, "cut", lambda entry, end, messages, size: cut(entry, end, messages + 1, size))
+
+
+def cuts_from_the_other_end(patch: pytest.MonkeyPatch) -> None:
+    cut = Entry.cut
+    patch.setattr(Entry, "cut", lambda entry, end, messages, size: cut(entry, -1 - end, messages, size))
 
 
 def writes_through_to_laggards(patch: pytest.MonkeyPatch) -> None:
@@ -686,7 +878,7 @@ def sends_the_longest_lagging_away(patch: pytest.MonkeyPatch) -> None:
 
 def knows_no_slices(patch: pytest.MonkeyPatch) -> None:
     advance = Hub._advance
-    patch.setattr(Hub, "_advance", lambda hub, channel, room: advance(hub, channel, 1000))
+    patch.setattr(Hub, "_advance", lambda hub, channel, room: advance(hub, channel, 8000))
 
 
 def relieves_nobody(patch: pytest.MonkeyPatch) -> None:
@@ -695,6 +887,175 @@ def relieves_nobody(patch: pytest.MonkeyPatch) -> None:
 
 def forgets_no_channel(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Hub, "_forget_if_idle", lambda hub, channel: None)
+
+
+def gathers_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Subscription, "gather", lambda subscription: None)
+
+
+def never_drains(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Hub, "_drain_gathered", lambda hub: hub.backlog.dirty.clear())
+
+
+def drains_all_at_once(patch: pytest.MonkeyPatch) -> None:
+    drain = Hub._drain_gathered
+
+    def drain_all(hub: Hub) -> None:
+        hub._slice, most = 1000, hub._slice
+        drain(hub)
+        hub._slice = most
+
+    patch.setattr(Hub, "_drain_gathered", drain_all)
+
+
+def limits_who_keeps_up(patch: pytest.MonkeyPatch) -> None:
+    def offer(outbox: Outbox, batch: Batch) -> None:
+        outbox.offer(batch)
+        if not outbox.is_dirty:
+            outbox.is_dirty = True
+            outbox._backlog.dirty.append(outbox)
+
+    patch.setattr(Outbox, "gather", offer)
+
+
+def overtakes_what_was_gathered(patch: pytest.MonkeyPatch) -> None:
+    write_through = Subscription.write_through
+
+    def at_once(subscription: Subscription) -> None:
+        write_through(subscription)
+        if not subscription.lags:
+            subscription.send_text = subscription._write
+
+    patch.setattr(Subscription, "write_through", at_once)
+
+
+def budgets_what_was_gathered(patch: pytest.MonkeyPatch) -> None:
+    def enforce(backlog: Backlog) -> None:
+        for outbox in sorted(backlog.laggards, key=lambda laggard: laggard.bytes, reverse=True):
+            if backlog.bytes > backlog.budget and not outbox.overflowed:
+                outbox.overflowed = True
+                outbox.discard(Drop.BUDGET)
+                backlog.evictions.append((outbox, "memory budget"))
+
+    patch.setattr(Backlog, "enforce_budget", enforce)
+
+
+def thinks_an_append_as_dear_as_a_write(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(channel_module, "GATHER", channel_module.WRITE)
+
+
+def thinks_that_all_writes_are_appends(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(channel_module, "_reach", lambda part, room: (len(part), len(part)))
+
+
+def knows_no_conflation_keys(patch: pytest.MonkeyPatch) -> None:
+    latest = Entry.latest
+
+    def without_keys(entry: Entry, seen: set[Hashable]) -> list[int]:
+        keys, entry.batch.keys = entry.batch.keys, None
+        try:
+            return latest(entry, seen)
+        finally:
+            entry.batch.keys = keys
+
+    patch.setattr(Entry, "latest", without_keys)
+
+
+def mixes_up_conflation_keys(patch: pytest.MonkeyPatch) -> None:
+    # Those of a batch that is cut in two go with the wrong half.
+    take = Channel.take_batch
+
+    def take_batch(channel: Channel) -> Batch:
+        keys = channel.keys
+        batch = take(channel)
+        if channel.frames and keys is not None:
+            channel.keys = keys[: len(channel.frames)]
+        return batch
+
+    patch.setattr(Channel, "take_batch", take_batch)
+
+
+def keeps_the_first_of_a_key(patch: pytest.MonkeyPatch) -> None:
+    latest = Entry.latest
+
+    def first(entry: Entry, seen: set[Hashable]) -> list[int]:
+        return [entry.start] if latest(entry, seen) else []
+
+    patch.setattr(Entry, "latest", first)
+
+
+def gives_newcomers_what_is_old(patch: pytest.MonkeyPatch) -> None:
+    enter = Channel.enter
+    patch.setattr(
+        Channel, "enter", lambda channel, subscription, skips_pending: enter(channel, subscription, skips_pending=False)
+    )
+
+
+def gives_newcomers_one_too_little(patch: pytest.MonkeyPatch) -> None:
+    enter = Channel.enter
+
+    def enter_late(channel: Channel, subscription: Subscription, *, skips_pending: bool) -> None:
+        enter(channel, subscription, skips_pending=skips_pending)
+        if subscription in channel.newcomers:
+            channel.newcomers[subscription] += 1
+
+    patch.setattr(Channel, "enter", enter_late)
+
+
+def forgets_the_rest_for_newcomers(patch: pytest.MonkeyPatch) -> None:
+    legs = Channel.legs
+    patch.setattr(Channel, "legs", lambda channel, batch: legs(channel, batch)[:1])
+
+
+def lets_newcomers_skip_one_batch_only(patch: pytest.MonkeyPatch) -> None:
+    legs = Channel.legs
+
+    def forget(channel: Channel, batch: Batch) -> Any:
+        try:
+            return legs(channel, batch)
+        finally:
+            channel.newcomers.clear()
+
+    patch.setattr(Channel, "legs", forget)
+
+
+def breaks_streams_in_silence(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Backlog, "take_gaps", lambda backlog: [])
+
+
+def keeps_a_part_of_a_broken_stream(patch: pytest.MonkeyPatch) -> None:
+    discard = Outbox.discard_channel
+
+    def keep_one(outbox: Outbox, channel: Channel, reason: Drop) -> None:
+        entries = [entry for entry in outbox._entries or () if entry.batch.channel is channel]
+        discard(outbox, channel, reason)
+        if len(entries) > 1:
+            outbox.push(entries[0].batch.after(entries[0].start))
+
+    patch.setattr(Outbox, "discard_channel", keep_one)
+
+
+def declares_gaps_where_nothing_is_lost(patch: pytest.MonkeyPatch) -> None:
+    push = Outbox.push
+
+    def declare(outbox: Outbox, batch: Batch) -> None:
+        push(outbox, batch)
+        if outbox in outbox._backlog.laggards and batch.channel.terms.declares_gaps:
+            outbox._backlog.gaps[outbox, batch.channel] = None
+
+    patch.setattr(Outbox, "push", declare)
+
+
+def limits_all_that_waits_alike(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Outbox, "held", lambda outbox, lag: outbox)
+
+
+def loses_what_other_limits_hold_for(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(outbox_module, "_place", lambda entries, lag, end: end)
+
+
+def drops_all_when_one_channel_is_left(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Hub, "drop_pending", lambda hub, subscription: subscription.outbox.discard(Drop.DISCONNECTED))
 
 
 BUGS: Final[tuple[Patch, ...]] = (
@@ -709,6 +1070,8 @@ BUGS: Final[tuple[Patch, ...]] = (
     queues_the_newest_first,
     admits_one_message_less,
     looks_at_no_bytes,
+    cuts_too_much,
+    cuts_from_the_other_end,
     writes_through_to_laggards,
     never_writes_through_again,
     never_sends_away,
@@ -717,6 +1080,27 @@ BUGS: Final[tuple[Patch, ...]] = (
     knows_no_slices,
     relieves_nobody,
     forgets_no_channel,
+    gathers_nothing,
+    never_drains,
+    drains_all_at_once,
+    limits_who_keeps_up,
+    overtakes_what_was_gathered,
+    budgets_what_was_gathered,
+    thinks_an_append_as_dear_as_a_write,
+    thinks_that_all_writes_are_appends,
+    knows_no_conflation_keys,
+    mixes_up_conflation_keys,
+    keeps_the_first_of_a_key,
+    gives_newcomers_what_is_old,
+    gives_newcomers_one_too_little,
+    forgets_the_rest_for_newcomers,
+    lets_newcomers_skip_one_batch_only,
+    breaks_streams_in_silence,
+    keeps_a_part_of_a_broken_stream,
+    declares_gaps_where_nothing_is_lost,
+    limits_all_that_waits_alike,
+    loses_what_other_limits_hold_for,
+    drops_all_when_one_channel_is_left,
 )
 
 

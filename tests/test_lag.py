@@ -1,114 +1,22 @@
-"""What each lag policy does with each kind of too much."""
+"""What limits admit, and what they are unless somebody says otherwise."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import pytest
 
-from server.core.counters import Drop
-from server.core.lag import LagLimits, LagPolicy
-from tests.publications import MAIN, batch, outbox, sized, take_all
-
-OTHER = object()
-
-
-class Case(NamedTuple):
-    """Batches offered one after the other to an outbox of 4 messages and 100 bytes, and what comes of it."""
-
-    policy: LagPolicy
-    batches: list[list[bytes]]
-    kept: bytes
-    dropped: dict[Drop, int]
-    goes: bool = False  # the client must be disconnected
-
-
-D, OLD, NEW, CONFLATE = LagPolicy.DISCONNECT, LagPolicy.DROP_OLDEST, LagPolicy.DROP_NEWEST, LagPolicy.CONFLATE
-a, b, c, d, e, f = (bytes([letter]) * 10 for letter in b"abcdef")
-HUGE = b"h" * 101
-
-CASES = {
-    # Within the limits nobody loses anything, but for conflation, which keeps the latest alone.
-    "disconnect, fits": Case(D, [[a, b], [c, d]], a + b + c + d, {}),
-    "oldest, fits": Case(OLD, [[a, b], [c, d]], a + b + c + d, {}),
-    "newest, fits": Case(NEW, [[a, b], [c, d]], a + b + c + d, {}),
-    "conflate, fits": Case(CONFLATE, [[a, b], [c, d]], d, {Drop.CONFLATED: 3}),
-    # One message too many.
-    "disconnect, a message over": Case(D, [[a, b, c, d], [e]], b"", {Drop.DISCONNECTED: 5}, goes=True),
-    "oldest, a message over": Case(OLD, [[a, b, c, d], [e]], b + c + d + e, {Drop.QUEUE_FULL: 1}),
-    "newest, a message over": Case(NEW, [[a, b, c, d], [e]], a + b + c + d, {Drop.QUEUE_FULL: 1}),
-    # One byte too many, with messages to spare.
-    "disconnect, a byte over": Case(D, [sized(50), sized(51)], b"", {Drop.DISCONNECTED: 2}, goes=True),
-    "oldest, a byte over": Case(OLD, [sized(50, 50), sized(1)], b"b" * 50 + b"a", {Drop.QUEUE_FULL: 1}),
-    "newest, a byte over": Case(NEW, [sized(50, 50), sized(1)], b"a" * 50 + b"b" * 50, {Drop.QUEUE_FULL: 1}),
-    "full to the byte": Case(D, [sized(50, 50)], b"a" * 50 + b"b" * 50, {}),
-    # A batch that is larger than the whole queue.
-    "disconnect, a batch too large": Case(D, [[a, b, c, d, e, f]], b"", {Drop.DISCONNECTED: 6}, goes=True),
-    "oldest, a batch too large": Case(OLD, [[a, b, c, d, e, f]], c + d + e + f, {Drop.QUEUE_FULL: 2}),
-    "newest, a batch too large": Case(NEW, [[a, b, c, d, e, f]], a + b + c + d, {Drop.QUEUE_FULL: 2}),
-    "conflate, a batch too large": Case(CONFLATE, [[a, b, c, d, e, f]], f, {Drop.CONFLATED: 5}),
-    # One frame that is larger than the whole queue.
-    "disconnect, a frame too large": Case(D, [[a], [HUGE]], b"", {Drop.DISCONNECTED: 2}, goes=True),
-    "oldest, a frame too large": Case(OLD, [[a], [HUGE]], b"", {Drop.QUEUE_FULL: 2}),
-    "oldest, a frame too large, then more": Case(OLD, [[a], [HUGE, b]], b, {Drop.QUEUE_FULL: 2}),
-    "newest, a frame too large": Case(NEW, [[a], [HUGE], [b]], a + b, {Drop.QUEUE_FULL: 1}),
-    "newest keeps no later frame of the batch": Case(NEW, [[a, HUGE, b]], a, {Drop.QUEUE_FULL: 2}),
-    "conflate, a frame too large": Case(CONFLATE, [[HUGE]], b"", {Drop.QUEUE_FULL: 1}),
-    # Once thrown out, a client is offered nothing that counts otherwise.
-    "disconnect, offered afterwards": Case(D, [[HUGE], [a, b], [c]], b"", {Drop.DISCONNECTED: 4}, goes=True),
-}
-
-
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_policy(case: Case) -> None:
-    box, backlog, counters = outbox(case.policy, messages=4, size=100)
-    for frames in case.batches:
-        box.offer(batch(*frames))
-        assert box.messages <= 4
-        assert box.bytes <= 100
-        assert (backlog.messages, backlog.bytes) == (box.messages, box.bytes)
-    assert counters.dropped == dict.fromkeys(Drop, 0) | case.dropped
-    assert box.overflowed is case.goes
-    assert backlog.take_evictions() == ([(box, "queue full")] if case.goes else [])
-    assert box.bytes == len(case.kept)
-    assert take_all(box) == case.kept
-    assert counters.sent == sum(map(len, case.batches)) - sum(case.dropped.values())
-
-
-def test_conflation_keeps_the_latest_of_each_channel() -> None:
-    box, _, counters = outbox(CONFLATE, messages=4, size=100)
-    box.offer(batch(a, channel=MAIN))
-    box.offer(batch(b, channel=OTHER))
-    box.offer(batch(c, d, channel=MAIN))
-    assert take_all(box) == b + d, "each where its publication came"
-    assert counters.dropped[Drop.CONFLATED] == 2
-
-
-def test_conflation_of_more_channels_than_fit_drops_the_newest() -> None:
-    box, _, counters = outbox(CONFLATE, messages=2, size=100)
-    for number, frame in enumerate((a, b, c)):
-        box.offer(batch(frame, channel=number))
-    assert counters.dropped[Drop.QUEUE_FULL] == 1
-    assert take_all(box) == a + b
-
-
-@pytest.mark.parametrize("policy", LagPolicy)
-def test_a_policy_that_is_only_observed_drops_nothing_and_says_so_once_in_a_spell(policy: LagPolicy) -> None:
-    box, backlog, counters = outbox(policy, messages=2, size=100, enforce=False)
-    for frames in ([a, b], [c], [HUGE], [d]):
-        box.offer(batch(*frames))
-    assert counters.observed == 1
-    assert not box.overflowed
-    assert take_all(box) == a + b + c + HUGE + d
-    assert sum(counters.dropped.values()) == 0
-    box.catch_up()
-    box.offer(batch(a, b))
-    assert counters.observed == 1, "within the limits"
-    box.offer(batch(c))
-    assert counters.observed == 2
-    assert backlog.take_evictions() == []
+from server.core.lag import ChannelTerms, LagLimits
 
 
 def test_the_defaults_are_the_contract_s() -> None:
     limits = LagLimits()
     assert (limits.policy, limits.messages, limits.bytes, limits.enforce) == ("disconnect", 256, 1048576, True)
+    terms = ChannelTerms(limits)
+    assert (terms.lag, terms.batch_delay, terms.declares_gaps) == (limits, 0.0, False)
+
+
+@pytest.mark.parametrize(
+    ("messages", "size", "admitted"),
+    [(0, 0, True), (3, 10, True), (4, 10, False), (3, 11, False), (4, 11, False)],
+)
+def test_limits_admit_what_is_within_both(messages: int, size: int, admitted: bool) -> None:
+    assert LagLimits(messages=3, bytes=10).admit(messages, size) is admitted

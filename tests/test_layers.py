@@ -1,6 +1,6 @@
 """The house rules that a reader cannot see in one file: imports go one way, and every module has its twin here.
 
-    core <- dialects, brokers <- edge <- admin <- worker <- supervisor <- commands <- __main__
+    core <- dialects, brokers <- node <- edge <- admin <- blueprint <- worker <- supervisor <- commands <- __main__
 
 ``config`` and ``logs`` are leaves: everybody above the core may import them, and they import nobody.
 """
@@ -20,8 +20,10 @@ TESTS: Final = REPOSITORY / "tests"
 FLOORS: Final = (
     {"core"},
     {"dialects", "brokers"},
+    {"node"},
     {"edge"},
     {"admin"},
+    {"blueprint"},
     {"worker"},
     {"supervisor"},
     {"commands"},
@@ -45,6 +47,8 @@ TWINS: Final = {
     "server.__main__": ("test_cli.py", "the program is tested by its command lines"),
     "server.commands": ("test_cli.py", "the program is tested by its command lines"),
     "server.core.publication": ("test_history.py", "a value without behaviour, in the hands of the stream"),
+    "server.brokers.base": ("test_memory.py", "values and protocols, in the hands of a broker"),
+    "server.blueprint": ("test_config.py", "what becomes of each option"),
     "server.config": ("test_config.py", "the settings are read and judged as a whole"),
 }
 

@@ -64,14 +64,14 @@ async def test_what_is_opened_is_counted_and_closed_once() -> None:
     async with listening() as server:
         home = server.home
         raw, echo = await server.open("/ws/news"), await server.open("/echo")
-        assert home.listener.open_by_dialect == {"raw": 1, "echo": 1}
+        assert home.listener.open_by_dialect == {"raw": 1, "echo": 1, "centrifuge": 0}
         assert (home.gate.open, home.counters.opened, home.counters.handshake_duration.count) == (2, 2, 2)
         await raw.send(wire.close(1000))
         await raw.hung_up()
         raw.sock.close()
         echo.reset()
         await until(lambda: not home.listener.connections)
-        assert home.listener.open_by_dialect == {"raw": 0, "echo": 0}
+        assert home.listener.open_by_dialect == {"raw": 0, "echo": 0, "centrifuge": 0}
         assert (home.gate.open, home.counters.opened) == (0, 2)
         assert home.counters.closed == {"1000": 1, "1006": 1}
 
@@ -85,10 +85,10 @@ def test_a_departure_says_all_that_explains_it(monkeypatch: pytest.MonkeyPatch) 
     home.clock.advance(60.0)
     transport.stall()
     for text in (b"a", b"bb"):
-        home.hub.publish("news", text)
+        home.publish("news", text)
         home.loop.settle()
     home.clock.advance(5.0)
-    home.hub.publish("news", b"ccc")
+    home.publish("news", b"ccc")
     home.loop.settle()
     transport.lose()
     [departure] = home.listener.recorder

@@ -15,6 +15,7 @@ import pytest
 
 from server import logs
 from server.logs import QUEUE_LINES, REPEATS_PER_SECOND, JsonFormatter, LineWriter, Repeats, TextFormatter
+from tests.harness import wait_until
 
 AT = 1_700_000_000.25  # 2023-11-14T22:13:20.250Z
 
@@ -165,6 +166,23 @@ def test_a_pipe_that_nobody_reads_holds_up_nobody(open_writer: Open) -> None:
     writer.close()
     assert time.monotonic() - began < 5, "it waits for half a second and goes"
     stream.unblocked.set()
+
+
+def test_what_was_dropped_is_said_as_soon_as_the_pipe_is_read_again(open_writer: Open) -> None:
+    stream = Blocked()
+    writer = open_writer(stream)
+    writer.handle(record("first"))
+    assert stream.is_reached.wait(10)
+    for number in range(QUEUE_LINES + 25):
+        writer.handle(record("line %d", number))
+    stream.unblocked.set()
+    wait_until(lambda: stream.getvalue().endswith("dropped\n"), what="the log says what it dropped")
+    lines = stream.getvalue().splitlines()
+    assert lines[-2:] == [f"line {QUEUE_LINES - 1}", "25 lines of this log were dropped"]
+    writer.handle(record("last"))
+    writer.close()
+    assert stream.getvalue().splitlines() == [*lines, "last"], "it is said once"
+    assert writer.dropped == 25
 
 
 def test_a_pipe_whose_reader_has_gone_is_counted_and_forgotten(open_writer: Open) -> None:

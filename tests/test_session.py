@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -10,7 +10,9 @@ from server.core.counters import Drop
 from server.core.frames import BINARY, TEXT
 from server.core.hub import CONGESTION_BYTES
 from server.core.lag import LagLimits, LagPolicy
+from server.edge.closing import Close
 from server.edge.connection import Connection
+from server.edge.intake import Hold
 from server.edge.session import EchoSession, RawSession
 from tests.fakes import Transport
 from tests.house import House, house
@@ -22,21 +24,27 @@ class Door:
     def __init__(self) -> None:
         self.asked: list[object] = []
         self.transport = Transport()
+        self.paused = False
 
     def close(self, code: int, reason: str) -> None:
         self.asked.append((int(code), reason))
 
-    def hold_reading(self) -> None:
-        self.asked.append("hold")
+    def fail(self, code: int, reason: str) -> None:
+        self.asked.append(("fail", int(code), reason))
 
-    def release_reading(self) -> None:
-        self.asked.append("release")
+    def hold_reading(self, why: Hold = Hold.CONGESTED) -> None:
+        self.asked.append(f"hold {why.name}")
+
+    def release_reading(self, why: Hold = Hold.CONGESTED) -> None:
+        self.asked.append(f"release {why.name}")
 
 
-def raw(home: House, channel: str = "main", **options: Any) -> tuple[RawSession, Door]:
+LIMITS = LagLimits(LagPolicy.DROP_OLDEST, messages=2)
+
+
+def raw(home: House, channel: str = "main", user: str = "") -> tuple[RawSession, Door]:
     door = Door()
-    limits = LagLimits(LagPolicy.DROP_OLDEST, messages=2)
-    return RawSession(cast(Connection, door), home.hub, channel, limits, **options), door
+    return RawSession(cast(Connection, door), home.service, channel, user), door
 
 
 def echo() -> tuple[EchoSession, Door]:
@@ -55,7 +63,7 @@ def echo() -> tuple[EchoSession, Door]:
     ],
 )
 def test_what_one_says_all_of_the_channel_hear_byte_for_byte(opcode: int, payload: bytes, frame: bytes) -> None:
-    home = house()
+    home = house(LIMITS)
     (speaker, own), (_, other), (_, elsewhere) = raw(home), raw(home), raw(home, "elsewhere")
     speaker.message(opcode, payload)
     home.loop.settle()
@@ -66,19 +74,19 @@ def test_what_one_says_all_of_the_channel_hear_byte_for_byte(opcode: int, payloa
 
 
 @pytest.mark.parametrize("make", ["raw", "echo"])
-def test_text_that_is_not_utf_8_closes_and_goes_nowhere(make: str) -> None:
-    home = house()
+def test_text_that_is_not_utf_8_breaks_off_and_goes_nowhere(make: str) -> None:
+    home = house(LIMITS)
     session, door = raw(home) if make == "raw" else echo()
     session.message(TEXT, b"\xff")
     home.loop.settle()
-    assert door.asked == [(1007, "text is not UTF-8")]
+    assert door.asked == [("fail", 1007, "text is not UTF-8")]
     assert door.transport.writes == []
     assert home.counters.published == 0
 
 
 def test_who_may_not_publish_is_told_so() -> None:
-    home = house()
-    session, door = raw(home, may_publish=False)
+    home = house(LIMITS, may_publish=False)
+    session, door = raw(home)
     session.message(TEXT, b"hello")
     home.loop.settle()
     assert door.asked == [(1008, "clients may not publish here")]
@@ -86,18 +94,18 @@ def test_who_may_not_publish_is_told_so() -> None:
 
 
 def test_a_congested_channel_reads_no_more_of_its_speaker_until_there_is_room() -> None:
-    home = house()
+    home = house(LIMITS)
     session, door = raw(home)
     session.message(BINARY, bytes(CONGESTION_BYTES))
-    assert door.asked == ["hold"]
+    assert door.asked == ["hold CONGESTED"]
     home.loop.turn()
-    assert door.asked == ["hold", "release"]
+    assert door.asked == ["hold CONGESTED", "release CONGESTED"]
     home.loop.settle()
-    assert door.asked == ["hold", "release"]
+    assert door.asked == ["hold CONGESTED", "release CONGESTED"]
 
 
 def test_a_lagging_client_is_queued_for_and_a_client_that_left_is_not() -> None:
-    home = house()
+    home = house(LIMITS)
     session, door = raw(home)
     session.pause()
     session.message(TEXT, b"a")
@@ -111,7 +119,7 @@ def test_a_lagging_client_is_queued_for_and_a_client_that_left_is_not() -> None:
 
 
 def test_leaving_drops_what_is_queued_and_is_idempotent() -> None:
-    home = house()
+    home = house(LIMITS)
     session, door = raw(home)
     session.pause()
     session.message(TEXT, b"a")
@@ -123,14 +131,14 @@ def test_leaving_drops_what_is_queued_and_is_idempotent() -> None:
         assert home.hub.subscriptions == 0
     assert session.outbox.lost is not None
     session.resume()
-    home.hub.publish("main", b"late")
+    home.publish("main", b"late")
     home.loop.settle()
     assert door.transport.writes == []
     home.assert_balanced()
 
 
 def test_finishing_keeps_what_is_queued_and_takes_nothing_new() -> None:
-    home = house()
+    home = house(LIMITS)
     session, _ = raw(home)
     session.pause()
     session.message(TEXT, b"a")
@@ -138,7 +146,7 @@ def test_finishing_keeps_what_is_queued_and_takes_nothing_new() -> None:
     for _ in range(2):
         session.finish()
         assert session.outbox.messages == 1
-    home.hub.publish("main", b"late")
+    home.publish("main", b"late")
     home.loop.settle()
     assert session.outbox.messages == 1
 
@@ -148,7 +156,7 @@ def test_finishing_keeps_what_is_queued_and_takes_nothing_new() -> None:
     [(TEXT, b"hello", b"\x81\x05hello"), (BINARY, bytearray(b"\xff"), b"\x82\x01\xff")],
 )
 def test_an_echo_goes_back_to_its_client_alone_and_at_once(opcode: int, payload: bytes, frame: bytes) -> None:
-    home = house()
+    home = house(LIMITS)
     _, listening = raw(home)
     session, door = echo()
     session.message(opcode, payload)
@@ -164,4 +172,18 @@ def test_an_echo_that_is_not_taken_stops_the_reading() -> None:
     session.resume()
     session.finish()
     session.leave()
-    assert door.asked == ["hold", "release"]
+    assert door.asked == ["hold UNREAD", "release UNREAD"]
+
+
+@pytest.mark.parametrize("make", ["raw", "echo"])
+@pytest.mark.parametrize("cause", [*Close, 1000, 4321])
+def test_a_plain_client_is_told_the_code_and_the_reason_as_they_are(make: str, cause: int) -> None:
+    session, _ = raw(house(LIMITS)) if make == "raw" else echo()
+    plain = 1008 if cause in (Close.EXPIRED, Close.TOO_MANY, Close.STALE) else cause
+    assert session.farewell(cause, "why") == (plain, "why")
+
+
+@pytest.mark.parametrize("make", ["raw", "echo"])
+def test_a_plain_client_is_pinged_as_websocket_does(make: str) -> None:
+    session, _ = raw(house(LIMITS)) if make == "raw" else echo()
+    assert session.ping_frame is None

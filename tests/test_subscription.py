@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from websockets.protocol import State
 
-from server.core.hub import Channel
+from server.core.channel import Channel
 from server.core.subscription import CLOSED, OPEN, Subscription, WriteFaults
-from tests.publications import batch, outbox
+from tests.publications import MAIN, batch, outbox
 
 
 class Ear:
@@ -18,7 +18,7 @@ class Ear:
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.reported: list[str] = []
-        self.channel = Channel("news", WriteFaults(self.reported.append))
+        self.channel = Channel("news", MAIN.terms, WriteFaults(self.reported.append))
         self.outbox, _, _ = outbox()
         self.write = self.written.append
         self.subscription = Subscription(self.channel, self.outbox, self.write)
@@ -58,8 +58,8 @@ def test_pause_and_resume_are_idempotent() -> None:
     assert ear.subscription.send_text is ear.write
 
 
-@pytest.mark.parametrize("before", [[], ["pause"], ["pause", "resume"], ["close"]])
-@pytest.mark.parametrize("after", ["pause", "resume", "close"])
+@pytest.mark.parametrize("before", [[], ["pause"], ["pause", "resume"], ["gather"], ["gather", "pause"], ["close"]])
+@pytest.mark.parametrize("after", ["pause", "resume", "gather", "write_through", "close"])
 def test_closed_is_closed_for_ever(before: list[str], after: str) -> None:
     ear = Ear()
     for name in before:
@@ -73,10 +73,71 @@ def test_closed_is_closed_for_ever(before: list[str], after: str) -> None:
     assert ear.written == []
 
 
+def test_while_it_gathers_the_way_is_the_outbox_past_the_policy() -> None:
+    ear = Ear()
+    for _ in range(2):
+        ear.subscription.gather()
+        assert ear.channel.gatherers == 1
+    ear.channel.batch = batch(*[b"a"] * 9)
+    ear.subscription.send_text(b"a" * 9)
+    assert (ear.written, ear.outbox.messages, ear.outbox.is_dirty) == ([], 9, True)
+
+
+def test_a_pause_is_a_pause_whatever_the_mode_and_ends_in_the_mode_that_was_set_last() -> None:
+    ear = Ear()
+    ear.subscription.gather()
+    ear.subscription.pause()
+    assert ear.subscription.send_text == ear.subscription.offer
+    ear.subscription.write_through()
+    ear.subscription.gather()
+    assert ear.subscription.send_text == ear.subscription.offer
+    ear.subscription.resume()
+    assert ear.subscription.send_text == ear.subscription.collect
+    ear.subscription.pause()
+    ear.subscription.write_through()
+    ear.subscription.resume()
+    assert ear.subscription.send_text is ear.write
+
+
+def test_who_gathers_no_more_writes_at_once_if_nothing_waits() -> None:
+    ear = Ear()
+    ear.subscription.gather()
+    for _ in range(2):
+        ear.subscription.write_through()
+        assert ear.channel.gatherers == 0
+    assert ear.subscription.send_text is ear.write
+
+
+def test_what_was_gathered_goes_before_what_is_written_through() -> None:
+    ear = Ear()
+    ear.subscription.gather()
+    ear.channel.batch = batch(b"a")
+    ear.subscription.send_text(b"a")
+    ear.subscription.write_through()
+    ear.subscription.send_text(b"a")
+    assert (ear.written, ear.outbox.messages) == ([], 2)
+    ear.outbox.take(1000)
+    ear.subscription.send_text(b"b")
+    assert ear.written == [b"b"]
+    assert ear.subscription.send_text is ear.write
+
+
+def test_a_new_ear_of_a_client_for_whom_something_waits_queues_behind_it() -> None:
+    ear = Ear()
+    ear.outbox.gather(batch(b"a"))
+    late = Subscription(ear.channel, ear.outbox, ear.write)
+    ear.channel.batch = batch(b"b")
+    late.send_text(b"b")
+    assert (ear.written, ear.outbox.messages) == ([], 2)
+
+
 def test_after_the_end_there_is_no_cycle_for_the_collector() -> None:
     ear = Ear()
+    ear.subscription.gather()
     ear.subscription.close()
     assert ear.subscription.protocol is not ear.subscription
+    assert getattr(ear.subscription.send_text, "__self__", None) is None
+    assert ear.channel.gatherers == 0
 
 
 def test_faults_are_counted_and_reported_in_words() -> None:
@@ -95,6 +156,7 @@ def test_faults_are_counted_and_reported_in_words() -> None:
             lambda ear: (ear.subscription.pause(), ear.outbox.offer(batch(b"a"))),
             "<Subscription 'news' lagging, 1 queued>",
         ),
+        (lambda ear: ear.subscription.gather(), "<Subscription 'news' gathering, 0 queued>"),
         (lambda ear: ear.subscription.close(), "<Subscription 'news' closed, 0 queued>"),
     ],
 )

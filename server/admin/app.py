@@ -11,8 +11,9 @@ import orjson
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from server.admin import api, debug, metrics
+from server.admin import debug, http_api, metrics
 from server.admin.api import Api
+from server.config import is_loopback
 from server.edge.listener import Listener
 from server.edge.recorder import CAPACITY
 
@@ -38,7 +39,7 @@ class Internal:
                 web.get("/readyz", self._readyz),
                 web.get("/debug/slow", self._slow),
                 web.get("/debug/disconnects", self._disconnects),
-                *api.routes(server_api, api_key=api_key, on_loopback=on_loopback),
+                *http_api.routes(server_api, api_key=api_key, on_loopback=on_loopback),
             ]
         )
         self._runner = web.AppRunner(self._app, handle_signals=False, access_log=None, shutdown_timeout=1.0)
@@ -86,7 +87,7 @@ class Internal:
 @web.middleware
 async def _only_for_this_machine(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse a request that names another host: a web page whose name was pointed at us ("DNS rebinding") sends one."""
-    if not api.is_loopback(urlsplit(f"//{request.host}").hostname or ""):
+    if not is_loopback(urlsplit(f"//{request.host}").hostname or ""):
         return web.Response(status=403, text="This port is for this machine.\n")
     return await handler(request)
 

@@ -18,13 +18,14 @@ def slow(listener: Listener, now: float) -> list[dict[str, Any]]:
         key=lambda connection: connection.outbox.bytes if connection.outbox else 0,
         reverse=True,
     )
-    return [_slow_client(connection, now) for connection in paused[:MOST_SLOW]]
+    return [
+        _slow_client(connection, listener.wheel.stalled_for(connection, now), now) for connection in paused[:MOST_SLOW]
+    ]
 
 
-def _slow_client(connection: Connection, now: float) -> dict[str, Any]:
+def _slow_client(connection: Connection, stalled: float, now: float) -> dict[str, Any]:
     outbox, session = connection.outbox, connection.session
     oldest = outbox.oldest if outbox else None
-    stalled = connection.stalled_for(now)
     if not connection.is_open:
         why = "closing, and does not take the rest"
     elif stalled >= 1.0:

@@ -22,7 +22,7 @@ from server.edge.listener import Listener
 
 # A series that appears only with its first event has no rate at that event: those that matter are there from the start.
 _REJECTIONS = (
-    "address", "bad_request", "connect_rate", "credentials", "draining", "full", "not_found", "origin",
+    "address", "bad_request", "connect_rate", "credentials", "draining", "full", "not_found", "origin", "permission",
 )  # fmt: skip
 _CLOSES = ("1000", "1001", "1005", "1006", "1008", "1009", "1013", "3012")
 
@@ -64,7 +64,7 @@ class StentorCollector(Collector):
             CounterMetricFamily, "stentor_connections_rejected", "Requests refused before the upgrade.", ("reason",),
             _with_zeros(counters.rejected, _REJECTIONS),
         )  # fmt: skip
-        yield GaugeMetricFamily("stentor_channels", "Channels with subscribers.", value=len(listener.hub.channels))
+        yield GaugeMetricFamily("stentor_channels", "Channels with subscribers.", value=len(listener.node.audiences))
         yield GaugeMetricFamily("stentor_subscriptions", "Subscriptions.", value=listener.hub.subscriptions)
 
     def _messages(self) -> Iterator[Metric]:

@@ -1,96 +1,45 @@
 """Channels, who listens to them, and the fan-out.
 
-A publication joins its channel's batch; the first one of a batch asks for a flush, which comes with the next turn of
-the event loop (or after ``batch_delay``). So under light load a publication goes out at once and alone, and under
-heavy load every client gets one write per turn, however many publications the turn brought.
+A channel here is those subscribers of a channel that hear it in one encoding, under any key. A publication joins its
+batch; the first one of a batch asks for a flush, which comes with the next turn of the event loop (or after the
+channel's ``batch_delay``). So under light load a publication goes out at once and alone, and under heavy load every
+client gets one write per turn, however many publications the turn brought. Clients on several channels gather: their
+batches wait in their outboxes for the end of the turn, and are one write too.
 
 Laws:
 - per channel, publications go out in the order of `publish`: one flush at a time, the next one after its end.
-- no turn writes to more than ``fanout_slice`` clients: accepts, pongs and publishers get their turn in between.
+- no turn writes to more than ``fanout_slice`` clients, and as many that gathered: accepts, pongs and publishers get
+  their turn in between.
 - ``offered = sent + dropped + queued`` after every call. A subscriber counts when its slice is handed out.
 - what waits to be flushed is bounded: `publish` says when a channel is congested, and its publishers are to wait.
+- where a channel declares its gaps, a client that loses a part of the stream is off the channel, and told so.
 
 Effects are injected: `fan_out` (broadcast() in the real server), `clock` in seconds, `call_soon` and `call_later` of
-the loop, and `evict`, which gets the owner of an outbox that must go. The hub knows no socket, task or dialect.
+the loop; and, with the owner of an outbox, `evict` (it must go), `drain` (write what waits there) and `gap` (it has
+lost a part of the stream of a channel). The hub knows no socket, task or dialect.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Hashable, Iterable
+from typing import TYPE_CHECKING, Final
 
 from server.core.backlog import Backlog
+from server.core.channel import WRITE, Channel, Flush
 from server.core.counters import Counters, Drop
-from server.core.outbox import Batch, Outbox
 from server.core.subscription import OPEN, Subscription, Write, WriteFaults
 
-# One write() of a batch; what is more goes with the next turn. Large enough for one system call to carry a thousand
-# publications, small enough that a client that stalls in it holds no more than this beside its outbox.
-MAX_BATCH_BYTES: Final = 256 * 1024
+if TYPE_CHECKING:
+    from server.core.batch import Batch
+    from server.core.lag import ChannelTerms
+    from server.core.outbox import Outbox
+
 # A channel with so much waiting pushes back on its publishers.
 CONGESTION_BYTES: Final = 1024 * 1024
 
 FanOut = Callable[[Iterable[Subscription], bytes], object]
 Callback = Callable[[], None]
-
-
-class Channel:
-    """Who listens, what waits, and the flush that is under way."""
-
-    __slots__ = (
-        "accepted", "batch", "departures", "faults", "flush", "frames", "name", "on_relief", "pending_bytes",
-        "subscriptions", "waiting",
-    )  # fmt: skip
-
-    def __init__(self, name: str, faults: WriteFaults) -> None:
-        self.name = name
-        self.faults = faults
-        # A dict keeps the order of arrival and forgets from the middle at once.
-        self.subscriptions: dict[Subscription, None] = {}
-        self.frames: list[bytes] = []
-        self.accepted: list[float] = []
-        self.pending_bytes = 0
-        self.batch: Batch | None = None  # what is being handed out; `Subscription.offer` reads it
-        self.flush: _Flush | None = None
-        self.waiting = False  # a flush is asked for or under way
-        self.departures = 0
-        self.on_relief: list[Callback] = []
-
-    @property
-    def is_idle(self) -> bool:
-        return not (self.subscriptions or self.waiting)
-
-    def take_batch(self) -> Batch:
-        """Remove what waits, up to MAX_BATCH_BYTES but at least one publication."""
-        frames, accepted = self.frames, self.accepted
-        if self.pending_bytes <= MAX_BATCH_BYTES:
-            self.frames, self.accepted, self.pending_bytes = [], [], 0
-            return Batch(self, frames, accepted)
-        size = count = 0
-        while count < len(frames) and (not count or size + len(frames[count]) <= MAX_BATCH_BYTES):
-            size += len(frames[count])
-            count += 1
-        self.frames, self.accepted = frames[count:], accepted[count:]
-        self.pending_bytes -= size
-        return Batch(self, frames[:count], accepted[:count])
-
-    def __repr__(self) -> str:
-        return f"<Channel {self.name!r} {len(self.subscriptions)} subscribed, {len(self.frames)} pending>"
-
-
-class _Flush:
-    """One batch on its way to the subscribers that there were when it began."""
-
-    __slots__ = ("batch", "departures", "is_partial", "position", "started", "targets")
-
-    def __init__(self, channel: Channel, started: float) -> None:
-        self.batch = channel.take_batch()
-        self.is_partial = bool(channel.frames)  # the rest has waited its time, and goes with the next turn
-        self.targets = list(channel.subscriptions)
-        self.departures = channel.departures
-        self.position = 0
-        self.started = started
 
 
 class Hub:
@@ -106,11 +55,12 @@ class Hub:
         call_soon: Callable[[Callback], object],
         call_later: Callable[[float, Callback], object],
         evict: Callable[[object, str], object],
+        drain: Callable[[object], object],
+        gap: Callable[[object, Hashable], object],
         report: Callable[[str], object],
         fanout_slice: int = 512,
-        batch_delay: float = 0.0,
     ) -> None:
-        self.channels: dict[str, Channel] = {}
+        self.channels: dict[Hashable, Channel] = {}
         self.counters = counters
         self.backlog = backlog
         self.subscriptions = 0
@@ -119,76 +69,97 @@ class Hub:
         self._call_soon = call_soon
         self._call_later = call_later
         self._evict = evict
+        self._drain = drain
+        self._gap = gap
         self._faults = WriteFaults(report)
         self._slice = fanout_slice
-        self._delay = batch_delay
         self._ready: deque[Channel] = deque()
         self._turn_asked = False
 
-    def subscribe(self, name: str, outbox: Outbox, write: Write) -> Subscription:
-        """Put a client on a channel; `write` hands wire bytes to its transport."""
-        channel = self.channels.get(name)
+    def subscribe(
+        self, key: Hashable, outbox: Outbox, write: Write, terms: ChannelTerms, *, skips_pending: bool = False
+    ) -> Subscription:
+        """Put a client on a channel; `write` hands wire bytes to its transport.
+
+        The channel lives by the `terms` of its first subscriber. With `skips_pending` the client gets nothing that was
+        published before now; otherwise it may get what is still waiting to go out.
+        """
+        channel = self.channels.get(key)
         if channel is None:
-            channel = self.channels[name] = Channel(name, self._faults)
+            channel = self.channels[key] = Channel(key, terms, self._faults)
         subscription = Subscription(channel, outbox, write)
-        channel.subscriptions[subscription] = None
+        channel.enter(subscription, skips_pending=skips_pending)
         self.subscriptions += 1
         return subscription
 
-    def unsubscribe(self, subscription: Subscription) -> None:
-        """Take a client off a channel, at once: nothing is written to it after this. Idempotent."""
+    def unsubscribe(self, subscription: Subscription) -> bool:
+        """Take a client off a channel, at once: nothing is written to it after this. Idempotent.
+
+        What is queued for it stays (`drop_pending`). False when the client had left already.
+        """
         channel = subscription.channel
-        if subscription not in channel.subscriptions:
-            return
+        if not channel.leave(subscription):
+            return False
         subscription.close()
-        del channel.subscriptions[subscription]
-        channel.departures += 1
         self.subscriptions -= 1
         self._forget_if_idle(channel)
+        return True
 
-    def publish(self, name: str, frame: bytes) -> bool:
+    def drop_pending(self, subscription: Subscription) -> None:
+        """Drop what is queued for a client from this channel, and from no other. Idempotent, in any state."""
+        subscription.outbox.discard_channel(subscription.channel, Drop.DISCONNECTED)
+
+    def subscribers(self, key: Hashable) -> list[Subscription]:
+        """Return who is on a channel now, in the order of arrival."""
+        channel = self.channels.get(key)
+        return list(channel.subscriptions.values()) if channel is not None else []
+
+    def publish(self, key: Hashable, frame: bytes, conflation_key: str | None = None) -> bool:
         """Say `frame` (wire bytes) on a channel; false when so much waits there that the publisher should pause.
 
-        The publication is accepted either way. A publisher that is told false waits for `on_relief`.
+        The publication is accepted either way. A publisher that is told false waits for `on_relief`. Where laggards
+        are conflated, they get the latest publication of each `conflation_key`.
         """
-        self.counters.published += 1
-        channel = self.channels.get(name)
+        channel = self.channels.get(key)
         if channel is None:
             return True
-        channel.frames.append(frame)
-        channel.accepted.append(self._clock())
-        channel.pending_bytes += len(frame)
+        channel.add(frame, self._clock(), conflation_key)
         if not channel.waiting:
             self._ask_flush(channel)
         return channel.pending_bytes < CONGESTION_BYTES
 
-    def on_relief(self, name: str, callback: Callback) -> None:
+    def is_congested(self, key: Hashable) -> bool:
+        """Tell if publishers on a channel should pause."""
+        channel = self.channels.get(key)
+        return channel is not None and channel.pending_bytes >= CONGESTION_BYTES
+
+    def on_relief(self, key: Hashable, callback: Callback) -> None:
         """Call `callback` once, when the channel is no longer congested: at once if it is not."""
-        channel = self.channels.get(name)
-        if channel is None or channel.pending_bytes < CONGESTION_BYTES:
-            callback()
+        if self.is_congested(key):
+            self.channels[key].on_relief.append(callback)
         else:
-            channel.on_relief.append(callback)
+            callback()
 
     def turn(self) -> None:
         """Hand out what is due, to at most `fanout_slice` clients; called by the loop."""
         self._turn_asked = False
-        room = self._slice
+        room = self._slice * WRITE
         try:
             # Channels that are not through go to the end of the line: a large one does not hold up the others.
             for _ in range(len(self._ready)):
-                if room <= 0:
+                if room < WRITE:
                     break
                 channel = self._ready.popleft()
                 room -= self._advance(channel, room)
+            self._drain_gathered()
         finally:
-            if self._ready:
+            if self._ready or self.backlog.dirty:
                 self._ask_turn()
 
     def _ask_flush(self, channel: Channel) -> None:
         channel.waiting = True
-        if self._delay:
-            self._call_later(self._delay, lambda: self._line_up(channel))
+        if channel.terms.batch_delay:
+            self._call_later(channel.terms.batch_delay, lambda: self._line_up(channel))
         else:
             self._line_up(channel)
 
@@ -202,30 +173,29 @@ class Hub:
             self._call_soon(self.turn)
 
     def _advance(self, channel: Channel, room: int) -> int:
-        """Hand the channel's batch to the next `room` clients; return how many that were, at least one."""
+        """Hand the channel's batch to as many as there is `room` for; return what it took, WRITE at least."""
         flush = channel.flush
         if flush is None:
-            flush = channel.flush = _Flush(channel, self._clock())
-        part = flush.targets
-        if flush.position or len(part) > room:
-            part = part[flush.position : flush.position + room]
-        flush.position += len(part)
+            flush = channel.flush = Flush(channel, self._clock())
+        left = room
         try:
-            if part:
-                self._hand_out(channel, flush, part)
+            while left >= WRITE and not flush.is_through:
+                batch, part, cost = flush.take_part(left, some_gather=channel.gatherers > 0)
+                left -= cost
+                self._hand_out(channel, batch, part, some_left=channel.departures != flush.departures)
         finally:
             # Whatever happened: a channel that is not asked for again would be silent for ever.
-            if flush.position < len(flush.targets):
-                self._ready.append(channel)
-            else:
+            if flush.is_through:
                 self._finish(channel, flush)
-        return len(part) or 1
+            else:
+                self._ready.append(channel)
+        return max(room - left, WRITE)
 
-    def _hand_out(self, channel: Channel, flush: _Flush, part: list[Subscription]) -> None:
-        batch, backlog, counters = flush.batch, self.backlog, self.counters
+    def _hand_out(self, channel: Channel, batch: Batch, part: list[Subscription], *, some_left: bool) -> None:
+        backlog, counters = self.backlog, self.counters
         clients = len(part)
-        if channel.departures != flush.departures:
-            # Some left since the flush began: broadcast() passes over them, and they were offered nothing.
+        if some_left:
+            # Since the flush began: broadcast() passes over them, and they were offered nothing.
             clients = sum(1 for subscription in part if subscription.state is OPEN)
         offers, faults = backlog.offers, self._faults.count
         channel.batch = batch
@@ -238,11 +208,35 @@ class Hub:
         counters.sent += written * len(batch)
         counters.bytes_sent += written * len(batch.wire)
         counters.dropped[Drop.DISCONNECTED] += faulty * len(batch)
+        self._act_on_lag()
+
+    def _act_on_lag(self) -> None:
+        """Send away whom budget and policies say, and take those off a channel who have lost a part of its stream."""
+        backlog = self.backlog
         backlog.enforce_budget()
         for outbox, why in backlog.take_evictions():
             self._evict(outbox.owner, why)
+        for outbox, channel in backlog.take_gaps():
+            subscription = channel.subscriptions.get(outbox)
+            if subscription is not None:
+                self.unsubscribe(subscription)
+                self._gap(outbox.owner, channel.key)
 
-    def _finish(self, channel: Channel, flush: _Flush) -> None:
+    def _drain_gathered(self) -> None:
+        """Write what has been gathered, for at most `fanout_slice` clients, the longest waiting first."""
+        dirty, laggards = self.backlog.dirty, self.backlog.laggards
+        drained = 0
+        while dirty and drained < self._slice:
+            outbox = dirty.popleft()
+            outbox.is_dirty = False
+            # Who has left or has come to lag meanwhile is no longer the hub's to drain.
+            if outbox.messages and outbox not in laggards:
+                drained += 1
+                self._drain(outbox.owner)
+        if drained:
+            self._act_on_lag()
+
+    def _finish(self, channel: Channel, flush: Flush) -> None:
         now, counters = self._clock(), self.counters
         counters.fanout_duration.observe(now - flush.started)
         counters.batch_messages.observe(len(flush.batch))
@@ -263,4 +257,4 @@ class Hub:
 
     def _forget_if_idle(self, channel: Channel) -> None:
         if channel.is_idle:
-            self.channels.pop(channel.name, None)
+            self.channels.pop(channel.key, None)

@@ -35,3 +35,26 @@ class LagLimits:
     messages: int = 256
     bytes: int = 1024 * 1024
     enforce: bool = True
+
+    @property
+    def loses_parts(self) -> bool:
+        """Tell if a client may stay connected and yet miss some of what was published."""
+        return self.enforce and self.policy is not LagPolicy.DISCONNECT
+
+    def admit(self, messages: int, size: int) -> bool:
+        """Tell if so many messages, of `size` bytes together, may wait."""
+        return messages <= self.messages and size <= self.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelTerms:
+    """What holds for everyone on a channel; `batch_delay` in seconds.
+
+    The limits hold for all that waits for a client under the same `lag` object: channels that share it share the room.
+    With `declares_gaps` no policy drops a part of the channel's stream in silence: the client loses all that waits of
+    it, is taken off the channel and told so, and can recover.
+    """
+
+    lag: LagLimits
+    batch_delay: float = 0.0
+    declares_gaps: bool = False

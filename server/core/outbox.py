@@ -1,59 +1,29 @@
 """What one client has not taken yet.
 
-Laws: ``messages`` and ``bytes`` are what the entries hold, and stay within the limits after every call when the policy
-is enforced; entries leave in the order in which they came; every message that enters the node's backlog leaves it as
-sent or as dropped, once. Batches are shared between all laggards: an outbox holds ranges of them, never copies.
-Knows nothing of sockets: whoever drains it writes.
+Laws:
+- ``messages`` and ``bytes`` are what the entries hold; entries leave in the order in which they came; every message
+  that enters the node's backlog leaves it as sent or as dropped, once.
+- limits hold for all that waits under the same `LagLimits` object, after every `offer`, when they are enforced. What
+  `gather` takes is for a client that keeps up: no policy looks at it until the client lags and is offered more.
+- batches are shared between all clients: an outbox holds ranges of them, never copies.
+
+The policies themselves are next door, in ``policies``. Knows nothing of sockets: whoever drains it writes.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from server.core.batch import OLDEST, Batch, Entry
 from server.core.counters import Drop
-from server.core.lag import LagLimits, LagPolicy
+from server.core.policies import POLICIES
 
 if TYPE_CHECKING:
     from server.core.backlog import Backlog
-
-
-class Batch:
-    """The publications of one channel that one flush hands out together; immutable once made."""
-
-    __slots__ = ("accepted", "channel", "frames", "wire")
-
-    def __init__(self, channel: object, frames: list[bytes], accepted: list[float]) -> None:
-        self.channel = channel
-        self.frames = frames
-        self.wire = frames[0] if len(frames) == 1 else b"".join(frames)
-        self.accepted = accepted  # when each was published, in seconds of the hub's clock
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-
-class _Entry:
-    """The part of a batch that still waits: frames `start` to `stop`."""
-
-    __slots__ = ("batch", "start", "stop")
-
-    def __init__(self, batch: Batch, start: int, stop: int) -> None:
-        self.batch = batch
-        self.start = start
-        self.stop = stop
-
-    def wire(self) -> bytes:
-        batch = self.batch
-        if self.stop - self.start == len(batch.frames):
-            return batch.wire
-        return b"".join(batch.frames[self.start : self.stop])
-
-    def size(self) -> int:
-        batch = self.batch
-        if self.stop - self.start == len(batch.frames):
-            return len(batch.wire)
-        return sum(map(len, batch.frames[self.start : self.stop]))
+    from server.core.channel import Channel
+    from server.core.lag import LagLimits
 
 
 class Loss(NamedTuple):
@@ -64,27 +34,54 @@ class Loss(NamedTuple):
     oldest: float
 
 
+class Held(Protocol):
+    """How much waits."""
+
+    @property
+    def messages(self) -> int: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+
+class _Share:
+    """How much waits under one `LagLimits`."""
+
+    __slots__ = ("bytes", "lag", "messages")
+
+    def __init__(self, lag: LagLimits, messages: int, size: int) -> None:
+        self.lag = lag
+        self.messages = messages
+        self.bytes = size
+
+
 class Outbox:
-    """A bounded queue of what one client has not taken yet; empty and tiny while the client keeps up."""
+    """A queue of what one client has not taken yet; empty and tiny while the client keeps up."""
 
-    __slots__ = ("_backlog", "_entries", "bytes", "limits", "lost", "messages", "observed", "overflowed", "owner")
+    __slots__ = (
+        "_backlog", "_entries", "_lag", "_shares", "bytes", "is_dirty", "lost", "messages", "observed", "overflowed",
+        "owner",
+    )  # fmt: skip
 
-    def __init__(self, owner: object, limits: LagLimits, backlog: Backlog) -> None:
+    def __init__(self, owner: object, backlog: Backlog) -> None:
         self.owner = owner
-        self.limits = limits
         self.messages = 0
         self.bytes = 0
         self.overflowed = False  # the policy has asked for the client's disconnection
         self.observed = False  # the policy would have acted in this spell of lagging
+        self.is_dirty = False  # it has gathered, and the hub knows that it is to be drained
         self.lost: Loss | None = None  # what was discarded at the end, for whoever asks why the client left
         self._backlog = backlog
-        # A deque weighs 760 bytes; nine clients in ten never lag.
-        self._entries: deque[_Entry] | None = None
+        # A deque weighs 760 bytes; nine clients in ten never lag. None when nothing waits.
+        self._entries: deque[Entry] | None = None
+        # The limits of all that waits; None when nothing does, or when there are several: then each has its share.
+        self._lag: LagLimits | None = None
+        self._shares: list[_Share] | None = None
 
     @property
     def oldest(self) -> float | None:
         """When the oldest waiting message was published; None when nothing waits."""
-        if not self._entries:
+        if self._entries is None:
             return None
         entry = self._entries[0]
         return entry.batch.accepted[entry.start]
@@ -94,15 +91,28 @@ class Outbox:
         self._backlog.offers += 1
         if self.overflowed:
             self._backlog.drop(Drop.DISCONNECTED, len(batch))
-        elif not self.limits.enforce:
-            self._push(batch, 0, len(batch))
-            self._observe()
+        elif batch.lag.enforce:
+            POLICIES[batch.lag.policy](self, batch)
         else:
-            _POLICIES[self.limits.policy](self, batch)
+            self.push(batch)
+            self._observe(batch.lag)
+
+    def gather(self, batch: Batch) -> None:
+        """Queue a batch for a client that keeps up, and have the hub drain it at the end of the turn."""
+        self._backlog.offers += 1
+        if self.overflowed:
+            self._backlog.drop(Drop.DISCONNECTED, len(batch))
+            return
+        self.push(batch)
+        if not self.is_dirty:
+            self.is_dirty = True
+            self._backlog.dirty.append(self)
 
     def take(self, most: int) -> bytes:
         """Remove the oldest entries, about `most` bytes but at least one entry, and return them joined, as sent."""
         assert self._entries, "nothing waits: ask `messages` first"
+        if self.bytes <= most:
+            return self._take_all()
         parts = []
         size = messages = 0
         while self._entries and size < most:
@@ -111,104 +121,171 @@ class Outbox:
             parts.append(wire)
             size += len(wire)
             messages += entry.stop - entry.start
-        self._settle(messages, size)
+            self._count(entry.batch.lag, entry.start - entry.stop, -len(wire))
         self._backlog.sent(messages, size)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def discard(self, reason: Drop) -> None:
         """Drop all that waits, for `reason`. Idempotent."""
-        if not self.messages:
+        if self._entries is None:
             return
         oldest = self.oldest
         assert oldest is not None
         self.lost = Loss(self.messages, self.bytes, oldest)
-        self._drop(reason, self.messages, self.bytes)
-        self._entries = None
+        self._backlog.drop(reason, self.messages)
+        self._clear()
+
+    def discard_channel(self, channel: Channel, reason: Drop) -> None:
+        """Drop what waits from one channel, for `reason`. Idempotent."""
+        staying: deque[Entry] = deque()
+        for entry in self._entries or ():
+            if entry.batch.channel is channel:
+                self._drop(entry.batch.lag, reason, len(entry), entry.size())
+            else:
+                staying.append(entry)
+        if staying:
+            self._entries = staying
 
     def catch_up(self) -> None:
         """Note that the client keeps up again: the next spell of lagging is a new one."""
         assert not self.messages, "a client that keeps up has taken all"
-        self._entries = None
         self.observed = False
 
-    def _push(self, batch: Batch, start: int, stop: int) -> None:
-        entry = _Entry(batch, start, stop)
+    # For the policies
+
+    def held(self, lag: LagLimits) -> Held:
+        """Tell how much waits under `lag`, which something waits under; it stays true while this changes."""
+        if self._shares is None:
+            return self
+        return next(share for share in self._shares if share.lag is lag)
+
+    def push(self, batch: Batch) -> None:
+        """Queue a batch, whatever the limits say."""
+        lag, messages, size = batch.lag, len(batch.frames), len(batch.wire)
         if self._entries is None:
             self._entries = deque()
-        self._entries.append(entry)
-        messages, size = stop - start, entry.size()
-        self.messages += messages
-        self.bytes += size
-        self._backlog.messages += messages
-        self._backlog.bytes += size
+            self._lag = lag
+        elif lag is not self._lag:
+            self._share_out(lag)
+        self._entries.append(Entry(batch, 0, messages))
+        self._count(lag, messages, size)
 
-    def _settle(self, messages: int, size: int) -> None:
-        self.messages -= messages
-        self.bytes -= size
-        self._backlog.messages -= messages
-        self._backlog.bytes -= size
+    def cut(self, lag: LagLimits, reason: Drop, end: int) -> None:
+        """Drop from one end, OLDEST or NEWEST, of what waits under `lag` until the rest fits.
 
-    def _drop(self, reason: Drop, messages: int, size: int) -> None:
-        self._settle(messages, size)
-        self._backlog.drop(reason, messages)
+        Of a channel that declares its gaps, all is dropped.
+        """
+        held = self.held(lag)
+        while held.messages > lag.messages or held.bytes > lag.bytes:
+            entries = self._entries
+            assert entries is not None
+            place = end if self._shares is None else _place(entries, lag, end)
+            entry = entries[place]
+            if entry.batch.channel.terms.declares_gaps:
+                self.break_off(entry.batch.channel, reason)
+                continue
+            messages, size = entry.stop - entry.start, entry.size()
+            if held.messages - messages >= lag.messages or held.bytes - size >= lag.bytes:
+                del entries[place]
+            else:
+                messages, size = entry.cut(end, held.messages - lag.messages, held.bytes - lag.bytes)
+                if entry.start == entry.stop:
+                    del entries[place]
+            self._drop(lag, reason, messages, size)
 
-    def _is_over(self) -> bool:
-        return self.messages > self.limits.messages or self.bytes > self.limits.bytes
+    def keep_latest(self, channel: Channel, reason: Drop) -> None:
+        """Drop all of a channel but the latest message of each conflation key; all, if it declares its gaps."""
+        assert self._entries is not None
+        messages = size = 0
+        seen: set[Hashable] = set()
+        newest_first: list[Entry] = []
+        for entry in reversed(self._entries):
+            batch = entry.batch
+            if batch.channel is not channel:
+                newest_first.append(entry)
+                continue
+            places = entry.latest(seen)
+            if len(places) == entry.stop - entry.start:
+                newest_first.append(entry)
+                continue
+            if channel.terms.declares_gaps:
+                self.break_off(channel, reason)
+                return
+            messages += entry.stop - entry.start - len(places)
+            size += entry.size()
+            for place in reversed(places):
+                latest = Entry(batch, place, place + 1)
+                newest_first.append(latest)
+                size -= latest.size()
+        if messages:
+            self._entries.clear()
+            self._entries.extend(reversed(newest_first))
+            self._drop(channel.terms.lag, reason, messages, size)
 
-    def _observe(self) -> None:
-        if not self.observed and self._is_over():
+    def break_off(self, channel: Channel, reason: Drop) -> None:
+        """Drop all that waits of a channel, and note that its stream has a gap for this client."""
+        self.discard_channel(channel, reason)
+        self._backlog.gaps[self, channel] = None
+
+    def overflow(self) -> None:
+        """Drop everything, and ask for the client's disconnection."""
+        self.overflowed = True
+        self.discard(Drop.DISCONNECTED)
+        self._backlog.evictions.append((self, "queue full"))
+
+    def _take_all(self) -> bytes:
+        entries = self._entries
+        assert entries is not None
+        messages, size = self.messages, self.bytes
+        self._clear()
+        self._backlog.sent(messages, size)
+        return entries[0].wire() if len(entries) == 1 else b"".join([entry.wire() for entry in entries])
+
+    def _observe(self, lag: LagLimits) -> None:
+        held = self.held(lag)
+        if not self.observed and not lag.admit(held.messages, held.bytes):
             self.observed = True
             self._backlog.observe(self)
 
-    def _disconnect(self, batch: Batch) -> None:
-        self._push(batch, 0, len(batch))
-        if self._is_over():
-            self.overflowed = True
-            self.discard(Drop.DISCONNECTED)
-            self._backlog.evictions.append((self, "queue full"))
+    def _share_out(self, lag: LagLimits) -> None:
+        """Count by limits from now on: what comes is under `lag`, and something else waits already."""
+        if self._shares is None:
+            assert self._lag is not None
+            self._shares = [_Share(self._lag, self.messages, self.bytes)]
+            self._lag = None
+        if all(share.lag is not lag for share in self._shares):
+            self._shares.append(_Share(lag, 0, 0))
 
-    def _drop_oldest(self, batch: Batch) -> None:
-        self._push(batch, 0, len(batch))
-        entries = self._entries
-        assert entries is not None
-        while self._is_over():
-            entry = entries[0]
-            self._drop(Drop.QUEUE_FULL, 1, len(entry.batch.frames[entry.start]))
-            entry.start += 1
-            if entry.start == entry.stop:
-                entries.popleft()
+    def _count(self, lag: LagLimits, messages: int, size: int) -> None:
+        backlog = self._backlog
+        self.messages += messages
+        self.bytes += size
+        backlog.messages += messages
+        backlog.bytes += size
+        if self._shares is not None:
+            for share in self._shares:
+                if share.lag is lag:
+                    share.messages += messages
+                    share.bytes += size
+        if not self.messages:
+            self._forget()
 
-    def _drop_newest(self, batch: Batch) -> None:
-        room = self.limits.bytes - self.bytes
-        most = min(len(batch), self.limits.messages - self.messages)
-        stop = 0
-        while stop < most and len(batch.frames[stop]) <= room:
-            room -= len(batch.frames[stop])
-            stop += 1
-        if stop:
-            self._push(batch, 0, stop)
-        self._backlog.drop(Drop.QUEUE_FULL, len(batch) - stop)
+    def _drop(self, lag: LagLimits, reason: Drop, messages: int, size: int) -> None:
+        self._count(lag, -messages, -size)
+        self._backlog.drop(reason, messages)
 
-    def _conflate(self, batch: Batch) -> None:
-        if self._entries:
-            stale = [entry for entry in self._entries if entry.batch.channel is batch.channel]
-            if stale:
-                self._entries = deque(e for e in self._entries if e.batch.channel is not batch.channel)
-            for entry in stale:
-                self._drop(Drop.CONFLATED, entry.stop - entry.start, entry.size())
-        last = len(batch) - 1
-        self._backlog.drop(Drop.CONFLATED, last)
-        self._push(batch, last, last + 1)
-        if self._is_over():
-            # The limits are for all channels together: the newest goes, so that each keeps its latest in order.
-            assert self._entries is not None
-            entry = self._entries.pop()
-            self._drop(Drop.QUEUE_FULL, 1, entry.size())
+    def _clear(self) -> None:
+        self._backlog.messages -= self.messages
+        self._backlog.bytes -= self.bytes
+        self.messages = self.bytes = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._entries = self._lag = self._shares = None
 
 
-_POLICIES = {
-    LagPolicy.DISCONNECT: Outbox._disconnect,
-    LagPolicy.DROP_OLDEST: Outbox._drop_oldest,
-    LagPolicy.DROP_NEWEST: Outbox._drop_newest,
-    LagPolicy.CONFLATE: Outbox._conflate,
-}
+def _place(entries: deque[Entry], lag: LagLimits, end: int) -> int:
+    """Find what waits under `lag` nearest to an end; counted from that end, as an index is."""
+    if end == OLDEST:
+        return next(place for place, entry in enumerate(entries) if entry.batch.lag is lag)
+    return next(-place for place, entry in enumerate(reversed(entries), 1) if entry.batch.lag is lag)

@@ -1,11 +1,13 @@
 """One client on one channel, in the shape that ``websockets.broadcast()`` looks at.
 
 While the client keeps up, ``send_text`` *is* the transport's bound ``write``: nothing of ours runs per delivery. While
-it lags, ``send_text`` is `offer`, and the outbox decides. Laws:
+it lags, ``send_text`` is `offer`, and the outbox decides. A client on several channels gathers: what comes while it
+keeps up goes to its outbox, past the policies, and out in one write at the end of the turn. Laws:
 
 - ``state`` leaves OPEN the moment a close frame goes out or comes in: no data after Close.
 - ``protocol`` is readable for ever: broadcast() reads it outside its ``try``. After the end it is `_GONE`, not the
   subscription itself: a cycle per client would be left to the garbage collector.
+- nothing is written past what the client has gathered.
 - what reaches ``send_text`` is wire bytes, text and binary frames joined; the name is only broadcast()'s way in.
 
 The one place below the edge that names a thing of ``websockets``, the state OPEN; broadcast() compares by identity.
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from websockets.protocol import State
 
 if TYPE_CHECKING:
-    from server.core.hub import Channel
+    from server.core.channel import Channel
     from server.core.outbox import Outbox
 
 Write = Callable[[bytes], object]
@@ -55,7 +57,7 @@ class WriteFaults:
 class Subscription:
     """A client's ear on a channel."""
 
-    __slots__ = ("_write", "channel", "outbox", "protocol", "send_text", "state")
+    __slots__ = ("_write", "channel", "gathers", "lags", "outbox", "protocol", "send_text", "state")
 
     # broadcast() skips a connection that is in the middle of a fragmented message; we never send one.
     send_in_progress = None
@@ -65,7 +67,10 @@ class Subscription:
         self.outbox = outbox
         self.protocol: Subscription | _Gone = self
         self.state = OPEN
-        self.send_text: Write = write
+        self.lags = False
+        self.gathers = False
+        # A client that has gathered, or is leaving another channel, still has something to take first.
+        self.send_text: Write = self.collect if outbox.messages else write
         self._write: Write = write
 
     @staticmethod
@@ -82,25 +87,56 @@ class Subscription:
         assert batch is not None, "only a flush offers, and a flush has a batch"
         self.outbox.offer(batch)
 
+    def collect(self, wire: bytes) -> None:
+        """Put the batch that is being handed out into the outbox for the rest of this turn."""
+        if self.gathers or self.outbox.messages:
+            batch = self.channel.batch
+            assert batch is not None, "only a flush hands out, and a flush has a batch"
+            self.outbox.gather(batch)
+        else:
+            # It gathers no more, and what it had gathered has gone out.
+            self.send_text = self._write
+            self._write(wire)
+
     def pause(self) -> None:
         """The client's socket takes no more: what comes goes to the outbox. Idempotent."""
         if self.state is OPEN:
+            self.lags = True
             self.send_text = self.offer
 
     def resume(self) -> None:
-        """The socket and the outbox are empty: write through again. Idempotent."""
+        """The socket and the outbox are empty: go on as before. Idempotent."""
         if self.state is OPEN:
-            self.send_text = self._write
+            self.lags = False
+            self.send_text = self.collect if self.gathers else self._write
+
+    def gather(self) -> None:
+        """From now on, and while the client keeps up, have the hub write what one turn brings. Idempotent."""
+        if self.state is OPEN and not self.gathers:
+            self.gathers = True
+            self.channel.gatherers += 1
+            if not self.lags:
+                self.send_text = self.collect
+
+    def write_through(self) -> None:
+        """Gather no more; what was gathered still goes out first. Idempotent."""
+        if self.state is OPEN and self.gathers:
+            self.gathers = False
+            self.channel.gatherers -= 1
+            if not self.lags and not self.outbox.messages:
+                self.send_text = self._write
 
     def close(self) -> None:
         """Take no more part, for ever. Idempotent, in any state."""
+        self.write_through()
         self.state = CLOSED
         self.protocol = _GONE
         self.send_text = self._write = _nowhere
 
     def __repr__(self) -> str:
-        way = "closed" if self.state is not OPEN else "writing" if self.send_text is self._write else "lagging"
-        return f"<Subscription {self.channel.name!r} {way}, {self.outbox.messages} queued>"
+        way = "lagging" if self.lags else "gathering" if self.gathers else "writing"
+        way = way if self.state is OPEN else "closed"
+        return f"<Subscription {self.channel.key!r} {way}, {self.outbox.messages} queued>"
 
 
 def _nowhere(wire: bytes) -> None:

@@ -27,6 +27,8 @@ from server.edge.static import Asset
 Fields = tuple[tuple[str, str], ...]
 
 DEFAULT_CHANNEL: Final = "main"
+CENTRIFUGE_PATH: Final = "/connection/websocket"
+PROTOBUF: Final = "centrifuge-protobuf"
 RETRY_AFTER: Final = 1  # seconds, for 503 and 429: what is full now has room again soon
 
 _UNCACHED: Fields = (("Cache-Control", "no-store"),)
@@ -34,11 +36,16 @@ _UNCACHED: Fields = (("Cache-Control", "no-store"),)
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A request that may become a WebSocket: on `channel` in the dialect `dialect`, as `identity`."""
+    """A request that may become a WebSocket, in the dialect `dialect`, as `identity`.
+
+    `channel` is the raw dialect's. In the Centrifuge dialect the client may say later who it is: `identity` is
+    None then. `subprotocol` is the one that it offered and that is taken.
+    """
 
     dialect: str
     channel: str
-    identity: Identity
+    identity: Identity | None
+    subprotocol: str | None = None
 
 
 class Refusal(Exception):
@@ -66,6 +73,7 @@ class Gate:
         max_connections_per_ip: int = 0,
         connect_rate: float = 0,
         max_channel_length: int = 128,
+        may_subscribe: Callable[[Identity, str], bool] = lambda identity, channel: True,
         now: float = 0.0,
     ) -> None:
         self.open = 0
@@ -79,6 +87,7 @@ class Gate:
         self._addresses = AddressCeiling(max_connections_per_ip)
         self._rate = TokenBucket(connect_rate, now) if connect_rate else None
         self._max_channel_length = max_channel_length
+        self._may_subscribe = may_subscribe
 
     def judge(self, request: Request, address: str, now: float) -> Admission | Response:
         """Admit a request to the opening handshake, or answer it with HTTP."""
@@ -107,8 +116,14 @@ class Gate:
         self._check_origin(request)
         self._check_host(request)
         self._check_ceilings(address, now)
-        identity = self._check_credentials(request, query)
         dialect, channel = route
+        token = bearer_token(request.headers, query)
+        if dialect == "centrifuge":
+            identity = self._check_credentials(token) if token is not None else None
+            return Admission(dialect, channel, identity, _subprotocol(request))
+        identity = self._check_credentials(token)
+        if dialect == "raw" and not self._may_subscribe(identity, channel):
+            raise Refusal(HTTPStatus.FORBIDDEN, "This channel is not open to you.", "permission")
         return Admission(dialect, channel, identity)
 
     def _route(self, path: str) -> tuple[str, str] | None:
@@ -117,6 +132,8 @@ class Gate:
             return "raw", DEFAULT_CHANNEL
         if path == "/echo":
             return "echo", ""
+        if path == CENTRIFUGE_PATH:
+            return "centrifuge", ""
         if not path.startswith("/ws/"):
             return None
         try:
@@ -162,9 +179,9 @@ class Gate:
         if self._rate is not None and not self._rate.take(now):
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Too many new connections now.", "connect_rate", retry)
 
-    def _check_credentials(self, request: Request, query: str) -> Identity:
+    def _check_credentials(self, token: str | None) -> Identity:
         try:
-            return self._credentials.check(bearer_token(request.headers, query))
+            return self._credentials.check(token)
         except Refused as refused:
             raise Refusal(
                 HTTPStatus.UNAUTHORIZED, str(refused), "credentials", (("WWW-Authenticate", "Bearer"),)
@@ -187,6 +204,12 @@ def bearer_token(headers: Headers, query: str) -> str | None:
     except ValueError:
         return None
     return tokens[0] if len(tokens) == 1 else None
+
+
+def _subprotocol(request: Request) -> str | None:
+    """Tell if a Centrifuge client speaks Protobuf: it offers a subprotocol then, and none for JSON."""
+    offered = ",".join(request.headers.get_all("Sec-WebSocket-Protocol")).split(",")
+    return PROTOBUF if PROTOBUF in (each.strip() for each in offered) else None
 
 
 def respond(

@@ -1,7 +1,7 @@
 """One wheel for every connection's time: pings, and the deadlines of all that a client must do in time.
 
 One timer, ten times a second, instead of a task and timers per connection. On each tick: one slot of the wheel is
-pinged (one shared frame), expired deadlines are acted on, and the laggards are asked for progress.
+pinged (one shared frame a dialect), expired deadlines are acted on, and the laggards are asked for progress.
 
 Laws:
 - a verdict is passed on a client only after the loop has had the time to read what the client sent: a late tick, which
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from server.core.counters import Histogram
 from server.core.frames import PING, encode_frame
+from server.edge.closing import Close
 from server.edge.deadlines import Deadlines
 
 if TYPE_CHECKING:
@@ -28,10 +29,30 @@ TICK: Final = 0.1
 # How long a peer may take to answer our close frame, and a client that was too slow to take it at all.
 CLOSE_TIMEOUT: Final = 5.0
 EVICTION_GRACE: Final = 2.0
-# Empty: a connection has one ping on its way at most, so a pong needs no payload to say which it answers.
+# For dialects without a ping of their own. Empty: a connection has one ping on its way at most, so a pong needs no
+# payload to say which it answers.
 _PING: Final = encode_frame(PING, b"")
 # A tick that is later than this tells more of us than of the clients.
 LATE: Final = 0.5
+
+
+class _Progress:
+    """How far a client is with what its transport holds, and since when it has not moved."""
+
+    __slots__ = ("since", "unsent")
+
+    def __init__(self, unsent: int, now: float) -> None:
+        self.unsent = unsent
+        self.since = now
+
+    def note(self, unsent: int, now: float) -> None:
+        if unsent < self.unsent:
+            self.since = now
+        # It grows by our own close frame and by replies; that is no progress of the client's.
+        self.unsent = unsent
+
+    def stalled(self, unsent: int, now: float) -> float:
+        return 0.0 if unsent < self.unsent else now - self.since
 
 
 class Wheel:
@@ -52,13 +73,14 @@ class Wheel:
         self.closing: Deadlines[Connection] = Deadlines(CLOSE_TIMEOUT)
         self.evicting: Deadlines[Connection] = Deadlines(EVICTION_GRACE)
         self.awaiting_pong: Deadlines[Connection] = Deadlines(pong_timeout)
+        # Who has not said yet who it is, in a dialect that asks for that after the handshake.
+        self.connecting: Deadlines[Connection] = Deadlines(open_timeout)
         # Whose sockets take no more: asked for progress on every tick.
-        self.paused: dict[Connection, None] = {}
+        self.paused: dict[Connection, _Progress] = {}
         # When the credentials of a connection end; any time, so this one is looked through.
         self.expiring: dict[Connection, float] = {}
         self.last_lag = 0.0
-        slots = max(1, round(ping_interval / TICK)) if ping_interval else 0
-        self._slots: list[dict[Connection, None]] = [{} for _ in range(slots)]
+        self._slots: list[dict[Connection, None]] = [{} for _ in range(max(1, round(ping_interval / TICK)))]
         self._at = 0
         self._write_timeout = write_timeout
         self._loop_lag = loop_lag
@@ -78,14 +100,25 @@ class Wheel:
         self._running = False
 
     def join(self, connection: Connection) -> None:
-        """Give an open connection a place on the wheel, at random, if pings are on."""
-        if self._slots:
-            connection.place = random.randrange(len(self._slots))
-            self._slots[connection.place][connection] = None
+        """Give an open connection a place on the wheel, at random."""
+        connection.place = random.randrange(len(self._slots))
+        self._slots[connection.place][connection] = None
+
+    def watch(self, connection: Connection, now: float) -> None:
+        """Ask a connection whose socket takes no more for progress, from now on until it leaves `paused`."""
+        self.paused[connection] = _Progress(connection.unsent_bytes, now)
+
+    def stalled_for(self, connection: Connection, now: float) -> float:
+        """Return the seconds since the socket of a connection last took a byte, as far as is known; 0 when it has room.
+
+        To ask changes nothing.
+        """
+        progress = self.paused.get(connection)
+        return progress.stalled(connection.unsent_bytes, now) if progress is not None else 0.0
 
     def forget(self, connection: Connection) -> None:
         """Wait for nothing more from a connection. Idempotent."""
-        for deadlines in (self.opening, self.closing, self.evicting, self.awaiting_pong):
+        for deadlines in (self.opening, self.connecting, self.closing, self.evicting, self.awaiting_pong):
             deadlines.discard(connection)
         self.paused.pop(connection, None)
         self.expiring.pop(connection, None)
@@ -113,6 +146,8 @@ class Wheel:
             return
         for connection in self.opening.expire(now):
             connection.abort("handshake not finished in time")
+        for connection in self.connecting.expire(now):
+            connection.close(Close.STALE, "no introduction in time")
         for connection in self.closing.expire(now):
             connection.abort("close frame not answered in time")
         for connection in self.evicting.expire(now):
@@ -127,18 +162,14 @@ class Wheel:
         self._ask_for_progress(now)
 
     def _ping(self, now: float) -> None:
-        if not self._slots:
-            return
         self._at = (self._at + 1) % len(self._slots)
-        slot = self._slots[self._at]
-        if not slot:
-            return
         # A copy: a write may fail, and a connection that fails leaves its slot.
-        for connection in list(slot):
+        for connection in list(self._slots[self._at]):
             if connection.ping(_PING, now):
                 self.awaiting_pong.add(connection, now)
 
     def _ask_for_progress(self, now: float) -> None:
-        for connection in list(self.paused):
-            if connection.stalled_for(now) >= self._write_timeout:
+        for connection, progress in list(self.paused.items()):
+            progress.note(connection.unsent_bytes, now)
+            if now - progress.since >= self._write_timeout:
                 connection.abandon()

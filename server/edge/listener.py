@@ -19,15 +19,15 @@ from websockets.server import ServerProtocol
 
 from server.core.backlog import Backlog
 from server.core.counters import Counters
-from server.core.hub import Hub
-from server.core.lag import LagLimits
 from server.core.limits import AddressCeiling
 from server.edge.closing import Close, close_label
 from server.edge.connection import Connection
 from server.edge.gate import Admission, Gate
 from server.edge.heartbeat import Wheel
 from server.edge.recorder import Departure, Recorder
-from server.edge.session import EchoSession, RawSession, Session
+from server.edge.session import Session
+from server.edge.sessions import Sessions
+from server.node.node import Node
 
 log = logging.getLogger("stentor.edge")
 
@@ -51,10 +51,8 @@ _TURNED_AWAY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What holds for every client of a listener; sizes in bytes, rates per second."""
+    """What holds for every client of a listener; sizes in bytes, times in seconds, rates per second."""
 
-    lag: LagLimits
-    may_publish: bool = True
     message_rate: float = 1000.0
     max_message_size: int = 65536
 
@@ -66,14 +64,17 @@ class Listener:
         self,
         terms: Terms,
         *,
-        hub: Hub,
+        node: Node,
+        sessions: Sessions,
         gate: Gate,
         wheel: Wheel,
         recorder: Recorder,
         clock: Callable[[], float],
     ) -> None:
         self.terms = terms
-        self.hub = hub
+        self.node = node
+        self.hub = hub = node.hub
+        self._sessions = sessions
         self.gate = gate
         self.wheel = wheel
         self.recorder = recorder
@@ -82,7 +83,7 @@ class Listener:
         self.backlog: Backlog = hub.backlog
         self.message_rate = terms.message_rate
         self.connections: dict[Connection, None] = {}
-        self.open_by_dialect: dict[str, int] = {"raw": 0, "echo": 0}
+        self.open_by_dialect: dict[str, int] = {"raw": 0, "echo": 0, "centrifuge": 0}
         # Sockets by address, handshakes included: one address may not fill the doorway for all others.
         self._doorway = AddressCeiling(gate.max_connections_per_ip and gate.max_connections_per_ip + DOORWAY)
         self._servers: list[asyncio.Server] = []
@@ -165,9 +166,7 @@ class Listener:
         return ServerProtocol(max_size=self.terms.max_message_size, logger=_library_log)
 
     def new_session(self, connection: Connection, admission: Admission) -> Session:
-        if admission.dialect == "echo":
-            return EchoSession(connection)
-        return RawSession(connection, self.hub, admission.channel, self.terms.lag, may_publish=self.terms.may_publish)
+        return self._sessions.new(connection, admission)
 
     def joined(self, connection: Connection) -> None:
         """Take note of an accepted socket."""
@@ -189,9 +188,11 @@ class Listener:
         self.counters.opened += 1
         self.counters.handshake_duration.observe(now - connection.accepted_at)
         self.open_by_dialect[admission.dialect] += 1
-        if admission.identity.expires is not None:
+        identity = admission.identity
+        # A Centrifuge client's time begins with its connect command, and it is given some to bring a new token.
+        if identity is not None and identity.expires is not None and admission.dialect != "centrifuge":
             # Wall-clock time is looked at once: a clock that jumps later disconnects nobody.
-            self.wheel.expiring[connection] = now + admission.identity.expires - time.time()
+            self.wheel.expiring[connection] = now + identity.expires - time.time()
         if log.isEnabledFor(logging.DEBUG):
             log.debug("open %s %s %r", connection.address, admission.dialect, admission.channel)
 

@@ -5,18 +5,28 @@ A session decides nothing about sockets; its connection tells it of messages, of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+from uuid import uuid4
 
+from server.brokers.base import BrokerError, Published
 from server.core.counters import Drop
 from server.core.frames import TEXT, encode_frame
 from server.core.outbox import Outbox
+from server.core.publication import Publication
+from server.dialects.centrifuge import codes
+from server.dialects.centrifuge.codes import Disconnect, Error, Unsubscribe
 from server.dialects.raw import is_text
-from server.edge.closing import Close
+from server.edge.closing import Close, standard
+from server.edge.intake import Hold
+from server.node.audience import Reading
+from server.node.node import Seat, Unrecovered, Wish
 
 if TYPE_CHECKING:
-    from server.core.hub import Hub
-    from server.core.lag import LagLimits
+    from server.core.subscription import Subscription
+    from server.edge.centrifuge.service import Service
     from server.edge.connection import Connection
+
+RAW: Final = Reading()
 
 
 class Session(Protocol):
@@ -30,6 +40,20 @@ class Session(Protocol):
 
     @property
     def outbox(self) -> Outbox | None: ...
+
+    @property
+    def ping_frame(self) -> bytes | None:
+        """What it is pinged with: None for the ping of WebSocket, b"" as long as it is not to be pinged yet.
+
+        The answer to a frame of the dialect's own is the session's to hear, and to tell by `Connection.take_pong`.
+        """
+
+    def farewell(self, code: int, reason: str) -> tuple[int, str]:
+        """Say goodbye in its dialect: the close code and the reason (at most 123 bytes) for a cause of the edge.
+
+        `code` is one of `Close`, or one of the dialect's own, which comes back as it is. Called before `leave`; also
+        when no close frame will reach the client, for the record.
+        """
 
     def message(self, opcode: int, payload: bytes | bytearray) -> None:
         """Take a whole message from the client; `opcode` is TEXT or BINARY."""
@@ -48,43 +72,99 @@ class Session(Protocol):
 
 
 class RawSession:
-    """A client on one channel: what it says goes to all of them, itself included."""
+    """A client on one channel: what it says goes to all of them, itself included.
 
-    __slots__ = ("_connection", "_hub", "_may_publish", "channel", "outbox", "subscription")
+    Who has a `user` can be found in the registry, as the clients of the other dialect can.
+    """
+
+    __slots__ = ("_connection", "_has_left", "_node", "_service", "channel", "client", "outbox", "subscription", "user")
 
     dialect = "raw"
+    ping_frame = None
 
-    def __init__(
-        self, connection: Connection, hub: Hub, channel: str, limits: LagLimits, *, may_publish: bool = True
-    ) -> None:
+    def __init__(self, connection: Connection, service: Service, channel: str, user: str = "") -> None:
+        self._service = service
+        self._node = node = service.node
         self.channel = channel
-        self.outbox = Outbox(connection, limits, hub.backlog)
-        self.subscription = hub.subscribe(channel, self.outbox, connection.transport.write)
+        self.user = user
+        self.client = str(uuid4()) if user else ""
+        self.outbox = Outbox(connection, node.hub.backlog)
+        self.subscription: Subscription | None = None
         self._connection = connection
-        self._hub = hub
-        self._may_publish = may_publish
+        self._has_left = False
+        if user:
+            service.registry.enter(self)
+        node.subscribe(Wish(channel, RAW, self.outbox, connection.transport.write), self._seated)
 
     def message(self, opcode: int, payload: bytes | bytearray) -> None:
-        if not self._may_publish:
+        if not self._node.namespaces.of(self.channel).publish:
             self._connection.close(Close.POLICY, "clients may not publish here")
         elif opcode == TEXT and not is_text(payload):
-            self._connection.close(Close.BAD_DATA, "text is not UTF-8")
-        elif not self._hub.publish(self.channel, encode_frame(opcode, payload)):
-            self._connection.hold_reading()
-            self._hub.on_relief(self.channel, self._connection.release_reading)
+            self._connection.fail(Close.BAD_DATA, "text is not UTF-8")
+        else:
+            publication = Publication(bytes(payload), is_binary=opcode != TEXT)
+            self._node.publish(self.channel, publication, self._published)
+
+    def farewell(self, code: int, reason: str) -> tuple[int, str]:
+        return standard(code), reason
 
     def pause(self) -> None:
-        self.subscription.pause()
+        if self.subscription is not None:
+            self.subscription.pause()
 
     def resume(self) -> None:
-        self.subscription.resume()
+        if self.subscription is not None:
+            self.subscription.resume()
 
     def finish(self) -> None:
-        self._hub.unsubscribe(self.subscription)
+        self._has_left = True
+        if self.subscription is not None:
+            self._node.leave(self.subscription)
+        if self.user:
+            self._service.registry.leave(self)
 
     def leave(self) -> None:
-        self._hub.unsubscribe(self.subscription)
+        self.finish()
         self.outbox.discard(Drop.DISCONNECTED)
+
+    def _seated(self, answer: Seat | BrokerError | Unrecovered) -> None:
+        if not isinstance(answer, Seat):
+            self._connection.close(Close.RESTART, "the broker is away")
+        elif self._has_left:
+            self._node.leave(answer.subscription)
+        else:
+            self.subscription = answer.subscription
+            if self._connection.paused:
+                self.subscription.pause()
+
+    def _published(self, answer: Published | BrokerError) -> None:
+        if isinstance(answer, Published) and not answer.keeps_up:
+            self._connection.hold_reading()
+            self._node.on_relief(self.channel, self._connection.release_reading)
+
+    # From the server API
+
+    def enter(
+        self, channel: str, info: bytes = b"", data: bytes | None = None, expires: float | None = None
+    ) -> Error | None:
+        """Say that this dialect knows one channel."""
+        return None if channel == self.channel else codes.ERROR_NOT_AVAILABLE
+
+    def throw_out(self, channel: str, why: Unsubscribe) -> bool:
+        """End the connection of a client that is taken off its channel ("": off all)."""
+        if channel not in ("", self.channel):
+            return False
+        self._connection.close(Close.POLICY, why.reason)
+        return True
+
+    def prolong(self, expires: float | None) -> None:
+        """Let the connection last until `expires` (Unix time; None: for ever)."""
+        self._connection.expire_at(self._service.moment(expires) if expires is not None else None)
+
+    def end(self, disconnect: Disconnect) -> None:
+        """End the connection; Centrifugo's own codes mean nothing in this dialect, those of the caller's stand."""
+        code = Close.POLICY if disconnect.code < 4000 else disconnect.code
+        self._connection.close(code, disconnect.reason)
 
 
 class EchoSession:
@@ -98,21 +178,25 @@ class EchoSession:
     dialect = "echo"
     channel = ""
     outbox = None
+    ping_frame = None
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def message(self, opcode: int, payload: bytes | bytearray) -> None:
         if opcode == TEXT and not is_text(payload):
-            self._connection.close(Close.BAD_DATA, "text is not UTF-8")
+            self._connection.fail(Close.BAD_DATA, "text is not UTF-8")
         else:
             self._connection.transport.write(encode_frame(opcode, payload))
 
+    def farewell(self, code: int, reason: str) -> tuple[int, str]:
+        return standard(code), reason
+
     def pause(self) -> None:
-        self._connection.hold_reading()
+        self._connection.hold_reading(Hold.UNREAD)
 
     def resume(self) -> None:
-        self._connection.release_reading()
+        self._connection.release_reading(Hold.UNREAD)
 
     def finish(self) -> None:
         """Nothing is queued."""

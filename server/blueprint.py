@@ -1,0 +1,129 @@
+"""From settings to the parts of the house: what each part is told of them, and nothing more.
+
+The one place that knows both the options and the parts. Builds values and small parts; `worker` joins them together.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+from server.brokers.base import Retention
+from server.config import Settings
+from server.config.namespaces import Namespace
+from server.config.rules import open_file_ceiling
+from server.core.counters import Counters
+from server.core.lag import LagLimits, LagPolicy
+from server.edge import static
+from server.edge.credentials import (
+    Credentials,
+    Identity,
+    JsonWebTokens,
+    NoCredentials,
+    NoSubscriptionTokens,
+    SignedSubscriptionTokens,
+    StaticTokens,
+    SubscriptionTokens,
+    signing_keys,
+)
+from server.edge.gate import Gate
+from server.edge.listener import Terms
+from server.edge.origins import Origins
+from server.node.namespaces import ChannelOptions, Namespaces, RecoveryMode
+from server.node.permissions import Permissions
+
+
+def terms(settings: Settings) -> Terms:
+    """Say what holds for every client."""
+    return Terms(message_rate=settings.message_rate, max_message_size=settings.max_message_size)
+
+
+def namespaces(settings: Settings) -> Namespaces:
+    """Give every channel its rules. Namespaces with the same limits share the room that a client has."""
+    shared: dict[LagLimits, LagLimits] = {}
+
+    def options(namespace: Namespace) -> ChannelOptions:
+        lag = LagLimits(
+            policy=LagPolicy(namespace.lag_policy),
+            messages=namespace.queue_messages,
+            bytes=namespace.queue_bytes,
+            enforce=settings.lag_policy_mode == "enforce",
+        )
+        return ChannelOptions(
+            publish=namespace.publish,
+            subscribe=namespace.subscribe,
+            anonymous=namespace.anonymous,
+            read_history=namespace.read_history,
+            read_presence=namespace.read_presence,
+            lag=shared.setdefault(lag, lag),
+            batch_delay=namespace.batch_delay_seconds,
+            retention=Retention(namespace.history_size, namespace.history_ttl),
+            presence=namespace.presence,
+            join_leave=namespace.join_leave,
+            delta=namespace.delta,
+            recovery_mode=RecoveryMode(namespace.recovery_mode),
+        )
+
+    return Namespaces(options(settings), {name: options(each) for name, each in settings.namespaces.items()})
+
+
+def gate(
+    settings: Settings, counters: Counters, credentials: Credentials, permissions: Permissions, now: float
+) -> Gate:
+    """Build the gate."""
+
+    def may_subscribe(identity: Identity, channel: str) -> bool:
+        return permissions.may_subscribe(identity.user, channel, identity.granted)
+
+    return Gate(
+        counters,
+        origins=Origins(_list(settings.allowed_origins), tls=settings.tls_cert is not None),
+        credentials=credentials,
+        assets=static.StaticFiles().lookup,
+        # More than there are descriptors for would be cut off by the kernel, uncounted, and a scrape with them.
+        max_connections=min(settings.max_connections, open_file_ceiling()),
+        max_connections_per_ip=settings.max_connections_per_ip,
+        connect_rate=settings.connect_rate,
+        max_channel_length=settings.max_channel_length,
+        may_subscribe=may_subscribe,
+        now=now,
+    )
+
+
+def credentials(settings: Settings) -> tuple[Credentials, SubscriptionTokens]:
+    """Say how clients prove who they are, and what opens a channel to them. Raises OSError and jwt.PyJWTError."""
+    if settings.auth == "token":
+        return StaticTokens([token.get_secret_value() for token in settings.tokens]), NoSubscriptionTokens()
+    if settings.auth == "none":
+        return NoCredentials(), NoSubscriptionTokens()
+    keys = signing_keys(
+        secret=settings.jwt_secret.get_secret_value() if settings.jwt_secret else None,
+        public_key=settings.jwt_public_key,
+        jwks_file=settings.jwt_jwks_file,
+    )
+    audience, issuer, require_exp = settings.jwt_audience, settings.jwt_issuer, settings.jwt_require_exp
+    return (
+        JsonWebTokens(
+            keys,
+            settings.jwt_algorithm,
+            audience=audience,
+            issuer=issuer,
+            require_exp=require_exp,
+            max_channel_length=settings.max_channel_length,
+        ),
+        SignedSubscriptionTokens(
+            keys, settings.jwt_algorithm, audience=audience, issuer=issuer, require_exp=require_exp
+        ),
+    )
+
+
+def _list(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value
+
+
+def tls(settings: Settings) -> ssl.SSLContext | None:
+    """Load the certificate of the public port; None without one. Raises OSError."""
+    if settings.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    return context

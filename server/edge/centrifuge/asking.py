@@ -1,0 +1,111 @@
+"""What a client may ask of a channel, beside listening: publish, history, presence. Each gives one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from server.brokers.base import Attendance, BrokerError, Published, Slice, Stream
+from server.core.publication import ClientInfo
+from server.dialects.centrifuge import codes, commands, replies
+from server.dialects.centrifuge.codes import Error
+from server.dialects.centrifuge.data import to_publication
+from server.node.namespaces import ChannelOptions
+
+if TYPE_CHECKING:
+    from server.edge.centrifuge.session import CentrifugeSession
+
+Answer = Callable[[replies.Result | Error], object]
+
+
+def publish(session: CentrifugeSession, command: commands.Publish, answer: Answer) -> None:
+    """Say something on a channel, in the client's own name."""
+    node, places, channel = session.service.node, session.places, command.channel
+    if not channel or command.data is None:
+        answer(codes.ERROR_BAD_REQUEST)
+        return
+    if command.type:
+        answer(codes.ERROR_NOT_AVAILABLE)
+        return
+    if not node.namespaces.of(channel).publish or not places.may_hear(channel):
+        answer(codes.ERROR_PERMISSION_DENIED)
+        return
+    if fault := session.name_fault(channel):
+        answer(fault)
+        return
+    place = places.get(channel)
+    info = place.info if place is not None else ClientInfo(session.user, session.client, session.identity.info)
+
+    def done(result: Published | BrokerError) -> None:
+        if isinstance(result, BrokerError):
+            answer(codes.ERROR_INTERNAL)
+            return
+        answer(replies.PublishResult())
+        if not result.keeps_up:
+            session.hold_until_relief(channel)
+
+    node.publish(channel, to_publication(command.data, info=info), done)
+
+
+def history(session: CentrifugeSession, command: commands.History, answer: Answer) -> None:
+    """Read what a channel has kept."""
+    options = _options(session, command.channel)
+    if not options.is_positioned:
+        answer(codes.ERROR_NOT_AVAILABLE)
+        return
+    if not (options.read_history and session.places.may_hear(command.channel)):
+        answer(codes.ERROR_PERMISSION_DENIED)
+        return
+    since = command.since
+
+    def done(stream: Stream | BrokerError) -> None:
+        if isinstance(stream, BrokerError):
+            answer(codes.ERROR_INTERNAL)
+        elif since is not None and since.epoch and since.epoch != stream.top.epoch:
+            answer(codes.ERROR_UNRECOVERABLE_POSITION)
+        else:
+            answer(replies.HistoryResult(stream.publications, stream.top.epoch, stream.top.offset))
+
+    limit = command.limit if command.limit >= 0 else None
+    wanted = Slice(limit, since, command.reverse)
+    session.service.node.broker.history(command.channel, options.retention, wanted, done)
+
+
+def presence(session: CentrifugeSession, command: commands.Presence, answer: Answer) -> None:
+    """Tell who is on a channel."""
+
+    def done(present: Mapping[str, ClientInfo] | BrokerError) -> None:
+        answer(codes.ERROR_INTERNAL if isinstance(present, BrokerError) else replies.PresenceResult(present))
+
+    if fault := _presence_fault(session, command.channel):
+        answer(fault)
+    else:
+        session.service.node.broker.presence(command.channel, done)
+
+
+def presence_stats(session: CentrifugeSession, command: commands.PresenceStats, answer: Answer) -> None:
+    """Tell how many are on a channel."""
+
+    def done(present: Attendance | BrokerError) -> None:
+        if isinstance(present, BrokerError):
+            answer(codes.ERROR_INTERNAL)
+        else:
+            answer(replies.PresenceStatsResult(present.clients, present.users))
+
+    if fault := _presence_fault(session, command.channel):
+        answer(fault)
+    else:
+        session.service.node.broker.presence_stats(command.channel, done)
+
+
+def _presence_fault(session: CentrifugeSession, channel: str) -> Error | None:
+    options = _options(session, channel)
+    if not options.presence:
+        return codes.ERROR_NOT_AVAILABLE
+    if not (options.read_presence and session.places.may_hear(channel)):
+        return codes.ERROR_PERMISSION_DENIED
+    return None
+
+
+def _options(session: CentrifugeSession, channel: str) -> ChannelOptions:
+    return session.service.node.namespaces.of(channel)

@@ -1,0 +1,98 @@
+"""The connect command: who the client is, and the channels that the server puts it on.
+
+The reply comes when it is on all of them; what it asks in the meantime waits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from server.dialects.centrifuge import codes, commands
+from server.dialects.centrifuge.replies import ConnectResult, SubscribeResult
+from server.edge.centrifuge.places import PLAIN
+from server.edge.credentials import Expired, Identity, Refused, ServerSubscription
+from server.node.permissions import personal_channel
+
+if TYPE_CHECKING:
+    from server.edge.centrifuge.places import Place
+    from server.edge.centrifuge.session import CentrifugeSession
+
+
+def identify(
+    session: CentrifugeSession, token: str, admitted: Identity | None
+) -> Identity | codes.Error | codes.Disconnect:
+    """Tell who a client is by its token, or else as whom it was `admitted` at the upgrade; or say why it is nobody."""
+    if not token and admitted is not None:
+        return admitted
+    try:
+        return session.service.credentials.check(token or None)
+    except Expired:
+        return codes.ERROR_TOKEN_EXPIRED
+    except Refused:
+        return codes.DISCONNECT_INVALID_TOKEN
+
+
+class Arrival:
+    """A client that is being connected."""
+
+    def __init__(self, session: CentrifugeSession, id: int, command: commands.Connect) -> None:
+        self._session = session
+        self._id = id
+        self._command = command
+        self._results: dict[str, SubscribeResult] = {}
+        self._missing = 0
+
+    def begin(self) -> None:
+        session = self._session
+        channels = self._channels()
+        if len(channels) > session.service.max_channels:
+            session.end(codes.DISCONNECT_CHANNEL_LIMIT)
+            return
+        self._missing = len(channels) + 1
+        for channel, given in channels.items():
+            resumed = self._command.subs.get(channel)
+            fault = session.places.enter(channel, self._entered, resumed=resumed, given=given)
+            if fault is not None:
+                # The token names what is no channel: it is as bad as a forged one.
+                session.end(codes.DISCONNECT_INVALID_TOKEN)
+                return
+        self._count_down()
+
+    def _channels(self) -> dict[str, ServerSubscription]:
+        """Return where the server puts the client, and how."""
+        session = self._session
+        identity = session.identity
+        found = dict.fromkeys(identity.channels, PLAIN) | dict(identity.subs)
+        if session.service.permissions.personal_channels and identity.user:
+            found.setdefault(personal_channel(identity.user), PLAIN)
+        return found
+
+    def _entered(self, place: Place, result: SubscribeResult | codes.Error) -> None:
+        if isinstance(result, codes.Error):
+            self._session.end(codes.DISCONNECT_SERVER_ERROR)
+            return
+        self._results[place.channel] = result
+        self._count_down()
+
+    def _count_down(self) -> None:
+        self._missing -= 1
+        if self._missing or self._session.is_over:
+            return
+        session, service = self._session, self._session.service
+        expires = session.identity.expires
+        session.reply(
+            self._id,
+            ConnectResult(
+                client=session.client,
+                version=service.version,
+                expires=expires is not None,
+                ttl=service.ttl(expires) if expires is not None else 0,
+                subs=self._results,
+                ping=service.ping_interval,
+                pong=True,
+                session=session.client,
+                node=service.node_id,
+                time=int(service.wall_clock() * 1000),
+            ),
+        )
+        session.connected()

@@ -1,0 +1,59 @@
+"""What all sessions of the Centrifuge dialect share, and the chores that come once a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from server.edge.credentials import Credentials, SubscriptionTokens
+from server.node.node import Node
+from server.node.permissions import Permissions
+from server.node.registry import Registry
+
+if TYPE_CHECKING:
+    from server.edge.centrifuge.places import Place
+
+# What one frame may hold: an SDK sends its connect command and a subscribe for every channel together.
+MAX_COMMANDS: Final = 1024
+# How long a client whose credentials have run out may take to bring new ones: SDKs ask for them at that moment.
+EXPIRY_GRACE: Final = 25.0
+
+
+@dataclass(slots=True)
+class Service:
+    """What a session needs of the house. Times in seconds; `clock` is monotonic, `wall_clock` Unix time."""
+
+    node: Node
+    registry: Registry
+    permissions: Permissions
+    credentials: Credentials
+    subscription_tokens: SubscriptionTokens
+    clock: Callable[[], float]
+    wall_clock: Callable[[], float]
+    max_channels: int = 128
+    max_channel_length: int = 128
+    most_recovered_bytes: int = 1024 * 1024
+    ping_interval: int = 25
+    version: str = ""
+    node_id: str = ""
+    # Whose subscription tokens run out, and when.
+    expiring: dict[Place, float] = field(default_factory=dict)
+
+    def tick(self) -> None:
+        """End the subscriptions whose tokens have run out; called once a second."""
+        now = self.clock()
+        for place in [place for place, deadline in self.expiring.items() if deadline <= now]:
+            place.expire()
+
+    def moment(self, expires: float) -> float:
+        """Turn a Unix time into the same moment by our clock; a wall clock that jumps later disconnects nobody."""
+        return self.clock() + expires - self.wall_clock()
+
+    def deadline(self, expires: float) -> float:
+        """Turn a Unix time into when, by our clock, nobody waits any longer for new credentials."""
+        return self.moment(expires) + EXPIRY_GRACE
+
+    def ttl(self, expires: float) -> int:
+        """Turn a Unix time into the whole seconds until then, at least one: an SDK takes 0 for never."""
+        return max(1, round(expires - self.wall_clock()))

@@ -1,0 +1,364 @@
+"""One client of the Centrifuge dialect: what it asks, in its order, and the ways in which it ends.
+
+New until its connect command is answered, then connected, then over. Laws:
+- before connect there is only connect, and it comes once: anything else ends the connection (3501).
+- each command with an id gets one answer; all that one frame asks is answered in one frame, as far as it is known then.
+- the peer's fault is an error reply or a disconnect code of the protocol's; never 1011.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from server.core import names
+from server.core.counters import Drop
+from server.core.frames import encode_frame
+from server.core.outbox import Outbox
+from server.dialects.centrifuge import codes, commands, replies
+from server.dialects.centrifuge.codec import Codec
+from server.dialects.centrifuge.codes import BadCommands, Disconnect, Error
+from server.dialects.centrifuge.replies import Push, Result, SubscribeResult
+from server.edge.centrifuge import asking, connecting
+from server.edge.centrifuge.places import Place, Places, subscribed_push
+from server.edge.centrifuge.service import MAX_COMMANDS, Service
+from server.edge.closing import Close
+from server.edge.credentials import ANONYMOUS, Expired, Identity, Refused, ServerSubscription
+from server.node.audience import CODECS
+
+if TYPE_CHECKING:
+    from server.edge.connection import Connection
+
+
+class State(Enum):
+    """How far a session has come."""
+
+    NEW = auto()
+    CONNECTING = auto()
+    CONNECTED = auto()
+    OVER = auto()
+
+
+class CentrifugeSession:
+    """See the module. `admitted` is who the client was found to be at the upgrade, if it showed credentials then."""
+
+    __slots__ = (
+        "_admitted", "_connection", "_is_reading", "_said", "_state", "_waiting", "client", "codec", "identity",
+        "outbox", "places", "service",
+    )  # fmt: skip
+
+    dialect = "centrifuge"
+
+    def __init__(self, connection: Connection, service: Service, codec: Codec, admitted: Identity | None) -> None:
+        self._connection = connection
+        self.service = service
+        self.codec = codec
+        self._admitted = admitted
+        self.identity = ANONYMOUS
+        self.client = str(uuid4())
+        self.outbox = Outbox(connection, service.node.hub.backlog)
+        self.places = Places(self)
+        self._state = State.NEW
+        self._said: list[bytes] = []
+        self._is_reading = False
+        self._waiting: deque[commands.Command] = deque()
+        connection.await_introduction()
+
+    @property
+    def user(self) -> str:
+        return self.identity.user
+
+    @property
+    def channel(self) -> str:
+        """The client's channel, for whoever asks why it is slow or gone; or how many there are."""
+        on = [place.channel for place in self.places]
+        return on[0] if len(on) == 1 else f"{len(on)} channels" if on else ""
+
+    @property
+    def is_over(self) -> bool:
+        return self._state is State.OVER
+
+    @property
+    def is_paused(self) -> bool:
+        return self._connection.paused
+
+    @property
+    def write(self) -> Callable[[bytes], object]:
+        return self._connection.transport.write
+
+    # From the connection
+
+    @property
+    def ping_frame(self) -> bytes | None:
+        """The dialect's ping; b"" as long as a client that is not connected yet would not understand it."""
+        if self._state is not State.CONNECTED:
+            return b""
+        return _PINGS[self.codec.name]
+
+    def message(self, opcode: int, payload: bytes | bytearray) -> None:
+        if self.is_over:
+            return
+        try:
+            if opcode != self.codec.opcode:
+                raise BadCommands("the other kind of frame")
+            asked = self.codec.decode(bytes(payload), MAX_COMMANDS)
+        except BadCommands as bad:
+            self.end(bad.disconnect)
+            return
+        if not self._connection.charge(len(asked) - 1):
+            return
+        self._is_reading = True
+        try:
+            for command in asked:
+                self._take(command)
+        finally:
+            self._is_reading = False
+            self._speak()
+
+    def pause(self) -> None:
+        self.places.pause()
+
+    def resume(self) -> None:
+        self.places.resume()
+
+    def finish(self) -> None:
+        self._leave()
+
+    def leave(self) -> None:
+        self._leave()
+        self.outbox.discard(Drop.DISCONNECTED)
+
+    def farewell(self, code: int, reason: str) -> tuple[int, str]:
+        """Say why the connection ends in the dialect's own codes."""
+        disconnect = _FAREWELLS.get(code)
+        return (disconnect.code, disconnect.reason) if disconnect is not None else (code, reason)
+
+    def lose_position(self, channel: str) -> None:
+        """The stream of a channel has a gap for this client, and it is off the channel."""
+        self.places.lose_position(channel)
+
+    # Speaking
+
+    def reply(self, id: int, result: Result | Error) -> None:
+        """Answer the command `id`."""
+        encode = self.codec.encode_error if isinstance(result, Error) else self.codec.encode_reply
+        self._say(encode(id, result))  # type: ignore[arg-type]
+
+    def push(self, channel: str, push: Push) -> None:
+        """Say what nobody asked for."""
+        self._say(self.codec.encode_push(channel, push))
+
+    def _say(self, message: bytes) -> None:
+        if self.is_over:
+            return
+        self._said.append(message)
+        if not self._is_reading:
+            self._speak()
+
+    def _speak(self) -> None:
+        if self._said:
+            said, self._said = self._said, []
+            self._connection.send(encode_frame(self.codec.opcode, self.codec.join(said)))
+
+    # Being asked
+
+    def _take(self, command: commands.Command) -> None:
+        if self.is_over:
+            return
+        body = command.body
+        if isinstance(body, commands.Connect):
+            if self._state is not State.NEW:
+                self.end(codes.DISCONNECT_BAD_REQUEST)
+            else:
+                self._connect(command.id, body)
+        elif self._state is State.CONNECTED:
+            _HANDLERS[type(body)](self, command.id, body)
+        elif self._state is State.CONNECTING:
+            self._waiting.append(command)
+        else:
+            self.end(codes.DISCONNECT_BAD_REQUEST)
+
+    def _connect(self, id: int, command: commands.Connect) -> None:
+        identity = connecting.identify(self, command.token, self._admitted)
+        if isinstance(identity, Disconnect):
+            self.end(identity)
+        elif isinstance(identity, Error):
+            self.reply(id, identity)
+        else:
+            self._state = State.CONNECTING
+            self.identity = identity
+            connecting.Arrival(self, id, command).begin()
+
+    def connected(self) -> None:
+        """Begin: the connect command is answered."""
+        self._state = State.CONNECTED
+        self._connection.introduced()
+        self.service.registry.enter(self)
+        self._expire_at(self.identity.expires)
+        while self._waiting and not self.is_over:
+            self._take(self._waiting.popleft())
+
+    def _subscribe(self, id: int, command: commands.Subscribe) -> None:
+        def entered(place: Place, result: SubscribeResult | Error) -> None:
+            self.reply(id, result)
+
+        fault = self.places.subscribe(command, entered)
+        if fault is not None:
+            self.reply(id, fault)
+
+    def _unsubscribe(self, id: int, command: commands.Unsubscribe) -> None:
+        if not command.channel:
+            self.reply(id, codes.ERROR_BAD_REQUEST)
+            return
+        self.places.leave(command.channel)
+        self.reply(id, replies.UnsubscribeResult())
+
+    def _ask(self, id: int, command: Any) -> None:
+        if not command.channel:
+            self.reply(id, codes.ERROR_BAD_REQUEST)
+            return
+        _QUESTIONS[type(command)](self, command, lambda result: self.reply(id, result))
+
+    def _pong(self, id: int, command: commands.Pong) -> None:
+        self._connection.take_pong()
+
+    def _reject(self, id: int, command: commands.Rejected) -> None:
+        self.reply(id, command.error)
+
+    def _ping(self, id: int, command: commands.Ping) -> None:
+        self.reply(id, codes.ERROR_NOT_AVAILABLE)
+
+    def _rpc(self, id: int, command: commands.Rpc) -> None:
+        self.reply(id, codes.ERROR_METHOD_NOT_FOUND)
+
+    def _ignore(self, id: int, command: commands.Send) -> None:
+        """A message to an application that is not here; the protocol has no answer to it."""
+
+    def _refresh(self, id: int, command: commands.Refresh) -> None:
+        try:
+            identity = self.service.credentials.check(command.token or None)
+        except Expired:
+            self.reply(id, codes.ERROR_TOKEN_EXPIRED)
+            return
+        except Refused:
+            self.end(codes.DISCONNECT_INVALID_TOKEN)
+            return
+        if identity.user != self.user:
+            self.end(codes.DISCONNECT_INVALID_TOKEN)
+            return
+        self.identity = identity
+        self._expire_at(identity.expires)
+        expires, ttl = self._expiry(identity.expires)
+        self.reply(id, replies.RefreshResult(self.client, self.service.version, expires, ttl))
+
+    def _sub_refresh(self, id: int, command: commands.SubRefresh) -> None:
+        place = self.places.get(command.channel)
+        if place is None or command.type:
+            self.reply(id, codes.ERROR_NOT_AVAILABLE if command.type else codes.ERROR_PERMISSION_DENIED)
+            return
+        try:
+            grant = self.service.subscription_tokens.check(command.token, channel=place.channel, user=self.user)
+        except Expired:
+            self.reply(id, codes.ERROR_TOKEN_EXPIRED)
+            return
+        except Refused:
+            self.reply(id, codes.ERROR_PERMISSION_DENIED)
+            return
+        self.places.prolong(place, grant.expires)
+        self.reply(id, replies.SubRefreshResult(*self._expiry(grant.expires)))
+
+    def name_fault(self, channel: str) -> Error | None:
+        """Say what is wrong with the name of a channel that the client is not on."""
+        return codes.ERROR_BAD_REQUEST if names.name_fault(channel, self.service.max_channel_length) else None
+
+    def hold_until_relief(self, channel: str) -> None:
+        """Read no more from this client until the channel that it publishes to has room."""
+        self._connection.hold_reading()
+        self.service.node.on_relief(channel, self._connection.release_reading)
+
+    # From the server API
+
+    def enter(
+        self, channel: str, info: bytes = b"", data: bytes | None = None, expires: float | None = None
+    ) -> Error | None:
+        """Put the client on a channel, and tell it; return why not."""
+
+        def entered(place: Place, result: SubscribeResult | Error) -> None:
+            if isinstance(result, SubscribeResult):
+                self.push(channel, subscribed_push(result))
+
+        return self.places.enter(channel, entered, given=ServerSubscription(info, data), expires=expires)
+
+    def throw_out(self, channel: str, why: codes.Unsubscribe) -> bool:
+        """Take the client off a channel ("": off all of them), and tell it why; false if it was not there."""
+        channels = [channel] if channel else [place.channel for place in self.places]
+        thrown_out = [self.places.throw_out(each, why) for each in channels]
+        return any(thrown_out)
+
+    def prolong(self, expires: float | None) -> None:
+        """Let the connection last until `expires` (Unix time; None: for ever), and tell the client."""
+        self._expire_at(expires)
+        self.push("", replies.Refreshed(*self._expiry(expires)))
+
+    def end(self, disconnect: Disconnect) -> None:
+        """End the connection, with the code that tells the client whether to come back. Idempotent."""
+        if self.is_over:
+            return
+        self._is_reading = False
+        self._speak()
+        self._connection.close(disconnect.code, disconnect.reason)
+
+    # Endings
+
+    def _leave(self) -> None:
+        if self.is_over:
+            return
+        self._state = State.OVER
+        self._waiting.clear()
+        self.places.leave_hub()
+        self.service.registry.leave(self)
+
+    def _expire_at(self, expires: float | None) -> None:
+        self._connection.expire_at(self.service.deadline(expires) if expires is not None else None)
+
+    def _expiry(self, expires: float | None) -> tuple[bool, int]:
+        return (False, 0) if expires is None else (True, self.service.ttl(expires))
+
+
+_PINGS: Final = {name: encode_frame(codec.opcode, codec.ping()) for name, codec in CODECS.items()}
+
+# What the edge ends a connection for, in the dialect's codes; others are the same in all dialects (1009, 1012).
+_FAREWELLS: Final[dict[int, Disconnect]] = {
+    Close.GOING_AWAY: codes.DISCONNECT_SHUTDOWN,
+    Close.BAD_DATA: codes.DISCONNECT_BAD_REQUEST,
+    Close.POLICY: codes.DISCONNECT_BAD_REQUEST,
+    Close.INTERNAL: codes.DISCONNECT_SERVER_ERROR,
+    Close.TOO_SLOW: codes.DISCONNECT_SLOW,
+    Close.NO_PONG: codes.DISCONNECT_NO_PONG,
+    Close.EXPIRED: codes.DISCONNECT_CONNECTION_EXPIRED,
+    Close.TOO_MANY: codes.DISCONNECT_TOO_MANY_REQUESTS,
+    Close.STALE: codes.DISCONNECT_STALE,
+}
+
+_QUESTIONS: Final[dict[type, Callable[[CentrifugeSession, Any, asking.Answer], None]]] = {
+    commands.Publish: asking.publish,
+    commands.History: asking.history,
+    commands.Presence: asking.presence,
+    commands.PresenceStats: asking.presence_stats,
+}
+
+_HANDLERS: Final[dict[type, Callable[[CentrifugeSession, int, Any], None]]] = {
+    commands.Subscribe: CentrifugeSession._subscribe,
+    commands.Unsubscribe: CentrifugeSession._unsubscribe,
+    **dict.fromkeys(_QUESTIONS, CentrifugeSession._ask),
+    commands.Ping: CentrifugeSession._ping,
+    commands.Send: CentrifugeSession._ignore,
+    commands.Rpc: CentrifugeSession._rpc,
+    commands.Refresh: CentrifugeSession._refresh,
+    commands.SubRefresh: CentrifugeSession._sub_refresh,
+    commands.Pong: CentrifugeSession._pong,
+    commands.Rejected: CentrifugeSession._reject,
+}

@@ -1,0 +1,99 @@
+"""The opening handshake of one connection: from the first byte of a request to its answer. RFC 6455, section 4.2.
+
+Laws: a request is judged once; nobody speaks the protocol before it is agreed on; what a stranger may make us hold is
+MAX_REQUEST_BYTES. Every answer is left in the library's protocol, which knows how to write it; whoever asks writes.
+Knows requests and the gate, but neither transports nor sessions.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from websockets.exceptions import InvalidMessage
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from server.edge.gate import Admission, Gate, respond
+
+if TYPE_CHECKING:
+    from websockets.protocol import Event
+    from websockets.server import ServerProtocol
+
+    from server.core.counters import Counters
+
+# What an opening handshake may weigh: the library's own limits, by the line, would let a stranger fill a mebibyte.
+MAX_REQUEST_BYTES: Final = 32 * 1024
+
+
+class Denial(NamedTuple):
+    """There will be no WebSocket: why, for the record.
+
+    Only when it `is_answered`, the client is told; `unsaid` goes out before what the library has to say.
+    """
+
+    why: str
+    is_answered: bool = True
+    unsaid: bytes = b""
+
+
+_EARLY: Final = Denial("frames before the handshake was answered", is_answered=False)
+_ANSWERED: Final = Denial("answered with HTTP")
+_NO_HANDSHAKE: Final = Denial("not a handshake")
+_NO_REQUEST: Final = Denial("not a request")
+
+
+class Handshake:
+    """What has come of a request, and what becomes of it."""
+
+    __slots__ = ("_counters", "_gate", "_is_over", "_protocol", "_size")
+
+    def __init__(self, protocol: ServerProtocol, gate: Gate, counters: Counters) -> None:
+        self._protocol = protocol
+        self._gate = gate
+        self._counters = counters
+        self._size = 0
+        self._is_over = False
+
+    def take(self, events: list[Event], size: int, address: str, now: float) -> Admission | Denial | None:
+        """Take what the library made of `size` bytes more; None while more must come, and after the end."""
+        self._size += size
+        if self._is_over:
+            return None
+        is_request = bool(events) and self._size <= MAX_REQUEST_BYTES
+        outcome = self._take_request(events, address, now) if is_request else self._take_no_request()
+        self._is_over = outcome is not None
+        return outcome
+
+    def _take_request(self, events: list[Event], address: str, now: float) -> Admission | Denial:
+        request = events[0]
+        if not isinstance(request, Request) or len(events) > 1 or self._protocol.close_expected():
+            # What was read already can't be unread.
+            return _EARLY
+        verdict = self._gate.judge(request, address, now)
+        if isinstance(verdict, Response):
+            self._protocol.send_response(verdict)
+            return _ANSWERED
+        if verdict.subprotocol is not None:
+            self._protocol.available_subprotocols = [Subprotocol(verdict.subprotocol)]
+        response = self._protocol.accept(request)
+        self._protocol.send_response(response)
+        if response.status_code == 101:
+            return verdict
+        self._counters.rejected["bad_request"] += 1
+        return _NO_HANDSHAKE
+
+    def _take_no_request(self) -> Denial | None:
+        """Refuse what is not HTTP, or more of it than is taken; wait for the rest of what may become a request."""
+        error = self._protocol.handshake_exc
+        if error is None and self._size <= MAX_REQUEST_BYTES:
+            return None
+        self._counters.rejected["bad_request"] += 1
+        if error is None:
+            too_long = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            self._protocol.send_response(respond(too_long, b"The request is too long.\n"))
+        elif isinstance(error, InvalidMessage):
+            # The library hangs up without a word; of its other errors it has told the client.
+            unsaid = respond(HTTPStatus.BAD_REQUEST, b"This is not a request.\n").serialize()
+            return _NO_REQUEST._replace(unsaid=unsaid)
+        return _NO_REQUEST

@@ -1,0 +1,90 @@
+"""What goes out to one client: what the library has to say, replies, and what waits in the outbox.
+
+Laws:
+- the transport's write limit is 0: the moment the kernel takes less than it is given, the outlet is full, and the
+  outbox takes over. So what is held for a client beside its outbox is the rest of one write, and the replies to what
+  had been read of it.
+- automatic answers are bounded: to a client that does not read, only the newest pong is owed (RFC 6455, section 5.5.3).
+- nothing is written to a transport that is closing.
+
+Knows bytes; which frames they are, and whether there may still be any, is for the connection to say.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from websockets.protocol import State
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from websockets.server import ServerProtocol
+
+    from server.core.outbox import Outbox
+
+# What is taken from an outbox for one write.
+DRAIN_BYTES: Final = 64 * 1024
+
+_CLOSE_FRAME: Final = 0x88  # the first byte of every close frame: FIN, opcode 8
+
+
+class Outlet:
+    """One connection's way out; `is_full` from the first byte that stays until the last has gone."""
+
+    __slots__ = ("_pong", "_protocol", "_transport", "is_full")
+
+    def __init__(self, transport: asyncio.Transport, protocol: ServerProtocol) -> None:
+        self._transport = transport
+        self._protocol = protocol
+        self._pong: bytes | None = None
+        self.is_full = False
+
+    def open(self) -> None:
+        """Want to hear at once when the transport is full; TLS says so, or the contrary, before this returns."""
+        transport = self._transport
+        # TLS counts a full buffer from the limit on, not from above it: at 0 an empty one would be full for ever.
+        transport.set_write_buffer_limits(high=1 if transport.get_extra_info("sslcontext") else 0, low=0)
+
+    def answer(self, *, may_owe: bool) -> None:
+        """Write what the library has to say: the handshake's answer, pongs, close frames, the end of the stream.
+
+        When full, pongs are owed instead, if they `may` be.
+        """
+        writes = self._protocol.data_to_send()
+        if not writes:
+            return
+        ends = not writes[-1]  # the library's sign for the end of the stream
+        if ends:
+            writes.pop()
+        if self.is_full and may_owe:
+            writes = self._owe(writes)
+        transport = self._transport
+        if transport.is_closing():
+            return
+        if writes:
+            transport.write(writes[0] if len(writes) == 1 else b"".join(writes))
+        if ends:
+            if transport.can_write_eof():
+                transport.write_eof()
+            else:  # TLS has no half-close
+                transport.close()
+
+    def pay(self) -> None:
+        """Write the pong that is owed, if one is: after a close frame none is."""
+        pong, self._pong = self._pong, None
+        if pong is not None and self._protocol.state is State.OPEN:
+            self._transport.write(pong)
+
+    def drain(self, outbox: Outbox) -> bool:
+        """Write what waits in the outbox until it is empty (true) or the socket takes no more (false)."""
+        while outbox.messages and not self.is_full:
+            self._transport.write(outbox.take(DRAIN_BYTES))
+        return not self.is_full
+
+    def _owe(self, writes: list[bytes]) -> list[bytes]:
+        """Keep back the newest pong for when the client reads again; only a close frame goes out now."""
+        closes = [data for data in writes if data[0] == _CLOSE_FRAME]
+        if not closes and writes:
+            self._pong = writes[-1]
+        return closes

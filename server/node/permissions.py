@@ -1,0 +1,40 @@
+"""Who may do what on a channel. Pure: a user, a channel, its rules.
+
+Laws: who may not hear a channel may neither speak on it nor ask about it. A personal channel is for the user that it
+names. A grant (a subscription token, or the connection token's list) opens a channel that is otherwise closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+
+from server.node.namespaces import ChannelOptions, Namespaces
+
+PERSONAL: str = "#"
+
+
+def personal_channel(user: str) -> str:
+    """Name the channel of one user."""
+    return PERSONAL + user
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """The rules of the house about channels."""
+
+    namespaces: Namespaces
+    personal_channels: bool = False
+
+    def may_subscribe(self, user: str, channel: str, granted: Container[str] = ()) -> bool:
+        """Tell if a client may hear a channel without a token for it; `granted` are those that its own token opens."""
+        if self.personal_channels and channel.startswith(PERSONAL):
+            return bool(user) and channel == personal_channel(user)
+        if channel in granted:
+            return True
+        options = self.namespaces.of(channel)
+        return options.subscribe and (options.anonymous or bool(user))
+
+    def may_publish(self, options: ChannelOptions, *, hears: bool) -> bool:
+        """Tell if a client that `hears` (or could hear) the channel may speak on it."""
+        return options.publish and hears
