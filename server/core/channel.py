@@ -32,8 +32,8 @@ class Channel:
     """The subscribers of one channel that hear it in the same encoding."""
 
     __slots__ = (
-        "_everyone", "accepted", "batch", "departures", "faults", "flush", "frames", "gatherers", "key", "keys", "newcomers",
-        "on_relief", "pending_bytes", "subscriptions", "terms", "waiting",
+        "_everyone", "accepted", "batch", "departures", "faults", "flush", "frames", "gatherers", "key", "keys",
+        "newcomers", "on_relief", "pending_bytes", "subscriptions", "terms", "waiting",
     )  # fmt: skip
 
     def __init__(self, key: Hashable, terms: ChannelTerms, faults: WriteFaults) -> None:
