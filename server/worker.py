@@ -23,6 +23,7 @@ from websockets.asyncio.server import broadcast
 from server import __version__, blueprint, logs
 from server.admin.api import Api
 from server.admin.app import Internal
+from server.brokers.base import Broker
 from server.brokers.memory import MemoryBroker
 from server.core.backlog import Backlog
 from server.core.counters import Counters
@@ -32,7 +33,7 @@ from server.edge.centrifuge.service import Service
 from server.edge.centrifuge.session import CentrifugeSession
 from server.edge.connection import Connection
 from server.edge.heartbeat import Wheel
-from server.edge.listener import Listener
+from server.edge.listener import Farewell, Listener, goodbye
 from server.edge.recorder import Recorder
 from server.edge.sessions import Sessions
 from server.node.audience import Lane
@@ -64,30 +65,60 @@ def run(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> int:
     # Before anything is said: a signal that comes with the first printed line is already one to drain for.
-    loop = asyncio.get_running_loop()
-    signals: asyncio.Queue[int] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.put_nowait, number)
-    house = House(settings)
+    signals = catch_signals(signal.SIGTERM, signal.SIGINT)
+    clock = time.monotonic
+    house = House(settings, lambda node: MemoryBroker(node, clock))
+    internal = house.internal()
     try:
-        announcement = await house.open()
+        internal_port = await internal.listen(settings.internal_host, settings.internal_port)
+        port = await house.listen()
     except OSError as error:
-        print(f"stentor: cannot listen: {error.strerror or error}", file=sys.stderr)
-        await house.internal.stop()
-        return CANNOT_LISTEN
+        await internal.stop()
+        return cannot_listen(error)
     calm_the_collector()
+    announce(settings, port, internal_port)
+    code = await house.until_signalled(signals)
+    await internal.stop()
+    return code
+
+
+def catch_signals(*numbers: int) -> asyncio.Queue[int]:
+    """Collect these signals from now on."""
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    for number in numbers:
+        asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
+    return signals
+
+
+def cannot_listen(error: OSError) -> int:
+    """Say that a port could not be had; return the exit code for it."""
+    print(f"stentor: cannot listen: {error.strerror or error}", file=sys.stderr)
+    return CANNOT_LISTEN
+
+
+def announce(settings: Settings, port: int, internal_port: int) -> None:
+    """Say where the server listens, to the log and to whoever started it."""
+    host, internal_host = _url_host(settings.host), _url_host(settings.internal_host)
+    log.info("listening on %s:%d, internal port on %s:%d", host, port, internal_host, internal_port)
+    secure = "s" if settings.tls_cert else ""
     try:
-        print(announcement, flush=True)
+        print(
+            f"Stentor {__version__} is listening\n"
+            f"  page       http{secure}://{host}:{port}/\n"
+            f"  websocket  ws{secure}://{host}:{port}/ws/{{channel}}\n"
+            f"  metrics    http://{internal_host}:{internal_port}/metrics\n",
+            flush=True,
+        )
     except OSError:
         log.warning("nobody reads the standard output")
-    return await house.until_signalled(signals)
 
 
 class House:
     """Everything one process consists of, joined together."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, make_broker: Callable[[Node], Broker]) -> None:
         self._settings = settings
+        self.farewell: Farewell = goodbye
         loop = asyncio.get_running_loop()
         clock = time.monotonic
         counters = Counters()
@@ -105,8 +136,8 @@ class House:
             fanout_slice=settings.fanout_slice,
         )
         self.node = Node(hub, blueprint.namespaces(settings), counters, _declare_gap)
-        self.node.broker = broker = MemoryBroker(self.node, clock)
-        service = _service(settings, self.node, clock)
+        self.node.broker = make_broker(self.node)
+        self.service = service = _service(settings, self.node, clock)
         self.wheel = Wheel(
             ping_interval=settings.ping_interval,
             pong_timeout=settings.pong_timeout,
@@ -126,40 +157,41 @@ class House:
             clock=clock,
         )
         self.chores = Chores(
-            (broker.sweep, service.tick), self.node.check_positions, self.node.check_suspects, loop.call_later
+            [self.node.broker.sweep, service.tick], self.node.check_positions, self.node.check_suspects, loop.call_later
         )
-        self.internal = Internal(
+
+    def internal(self) -> Internal:
+        """Make the internal port of this process alone."""
+        settings, service, clock = self._settings, self.service, time.monotonic
+        api = Api(
+            self.node,
+            service.registry,
+            clock=clock,
+            max_channel_length=settings.max_channel_length,
+            max_message_size=settings.max_message_size,
+            node_id=service.node_id,
+            connections=lambda: self.listener.gate.open,
+        )
+        return Internal(
             self.listener,
-            Api(
-                self.node,
-                service.registry,
-                clock=clock,
-                max_channel_length=settings.max_channel_length,
-                max_message_size=settings.max_message_size,
-                node_id=service.node_id,
-            ),
+            api,
             clock,
             api_key=settings.api_key.get_secret_value() if settings.api_key else None,
             on_loopback=settings.internal_is_loopback,
         )
 
-    async def open(self) -> str:
-        """Listen on both ports; return what to tell the user. Raises OSError."""
+    async def listen(self, port: int | None = None, *, shared: bool = False) -> int:
+        """Listen on the public port (or on `port`, which may be `shared` with other processes); return it.
+
+        Raises OSError.
+        """
         settings = self._settings
         tls = blueprint.tls(settings)
-        internal_port = await self.internal.listen(settings.internal_host, settings.internal_port)
-        port = await self.listener.listen(settings.host, settings.port, backlog=settings.backlog, tls=tls)
+        wanted = settings.port if port is None else port
+        bound = await self.listener.listen(settings.host, wanted, backlog=settings.backlog, tls=tls, shared=shared)
         self.wheel.start()
         self.chores.start()
-        host, internal_host = _url_host(settings.host), _url_host(settings.internal_host)
-        log.info("listening on %s:%d, internal port on %s:%d", host, port, internal_host, internal_port)
-        secure = "s" if tls else ""
-        return (
-            f"Stentor {__version__} is listening\n"
-            f"  page       http{secure}://{host}:{port}/\n"
-            f"  websocket  ws{secure}://{host}:{port}/ws/{{channel}}\n"
-            f"  metrics    http://{internal_host}:{internal_port}/metrics\n"
-        )
+        return bound
 
     async def until_signalled(self, signals: asyncio.Queue[int]) -> int:
         """Serve; drain at the first signal, stop at the second; return the exit code."""
@@ -167,7 +199,11 @@ class House:
         # From here on, before anything is awaited: not ready, and nobody gets in.
         self.listener.stop_accepting()
         log.info("%s: draining %d connections", signal.Signals(first).name, self.listener.gate.open)
-        drain = asyncio.create_task(self.listener.drain(self._settings.drain_timeout, self._settings.drain_rate))
+        return await self._drain(signals)
+
+    async def _drain(self, signals: asyncio.Queue[int]) -> int:
+        settings = self._settings
+        drain = asyncio.create_task(self.listener.drain(settings.drain_timeout, settings.drain_rate, self.farewell))
         second = asyncio.create_task(signals.get())
         await asyncio.wait((drain, second), return_when=asyncio.FIRST_COMPLETED)
         code = DRAINED if drain.done() else CUT_SHORT
@@ -181,7 +217,6 @@ class House:
         await self.listener.all_dropped()
         self.wheel.stop()
         self.chores.stop()
-        await self.internal.stop()
         log.info("stopped" if code == DRAINED else "stopped before everyone was gone")
         return code
 

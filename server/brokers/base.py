@@ -133,6 +133,9 @@ class Broker(Protocol):
     def is_up(self) -> bool:
         """Tell if the broker can be reached."""
 
+    def sweep(self) -> None:
+        """Forget what nobody needs, and whatever else comes once a second."""
+
     def publish(self, channel: str, publication: Publication, terms: Terms, done: Done[Published]) -> None:
         """Publish; with `terms.retention` the publication gets its offset and is kept."""
 

@@ -35,6 +35,10 @@ def run(line: Line) -> int:
     for warning in settings.warnings():
         warn(f"stentor: warning: {warning}")
     # Only here: the other commands do without the event loop and the server's libraries.
+    if settings.workers > 1:
+        from server.supervisor.supervisor import run as supervise
+
+        return supervise(settings)
     from server.worker import run as serve
 
     return serve(settings)

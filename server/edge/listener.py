@@ -24,6 +24,7 @@ from server.edge.closing import Close, close_label
 from server.edge.connection import Connection
 from server.edge.gate import Admission, Gate
 from server.edge.heartbeat import Wheel
+from server.edge.proxies import Proxies
 from server.edge.recorder import Departure, Recorder
 from server.edge.session import Session
 from server.edge.sessions import Sessions
@@ -44,9 +45,17 @@ FAREWELLS: Final = 256
 _TCP_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 _NOTSENT_BYTES: Final = 64 * 1024
 
+# The code and the reason for the next one who is sent away.
+Farewell = Callable[[], tuple[int, str]]
+
 _TURNED_AWAY: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 )
+
+
+def goodbye() -> tuple[int, str]:
+    """The server ends."""
+    return Close.GOING_AWAY, "server shutting down"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,7 @@ class Terms:
 
     message_rate: float = 1000.0
     max_message_size: int = 65536
+    trusted_proxies: tuple[str, ...] = ()
 
 
 class Listener:
@@ -82,21 +92,30 @@ class Listener:
         self.counters: Counters = hub.counters
         self.backlog: Backlog = hub.backlog
         self.message_rate = terms.message_rate
+        self.proxies = Proxies(terms.trusted_proxies)
         self.connections: dict[Connection, None] = {}
         self.open_by_dialect: dict[str, int] = {"raw": 0, "echo": 0, "centrifuge": 0}
-        # Sockets by address, handshakes included: one address may not fill the doorway for all others.
+        # Sockets by address, handshakes included: one address may not fill the doorway for all others. A trusted
+        # proxy's own is not counted: it stands for many.
         self._doorway = AddressCeiling(gate.max_connections_per_ip and gate.max_connections_per_ip + DOORWAY)
         self._servers: list[asyncio.Server] = []
+        self.sockets: list[socket.socket] = []
         self._empty: asyncio.Event = asyncio.Event()
 
     # Sockets
 
-    async def listen(self, host: str, port: int, *, backlog: int, tls: ssl.SSLContext | None = None) -> int:
-        """Accept on every address of `host`, all on one port (a free one when 0); return the port. Raises OSError."""
+    async def listen(
+        self, host: str, port: int, *, backlog: int, tls: ssl.SSLContext | None = None, shared: bool = False
+    ) -> int:
+        """Accept on every address of `host`, all on one port (a free one when 0); return the port. Raises OSError.
+
+        A `shared` port is one that other processes listen on, too; the kernel gives each of them its part.
+        """
         loop = asyncio.get_running_loop()
         # Until its handshake is through, a TLS connection is not one of ours, and no deadline of ours holds for it.
         within = self.wheel.opening.timeout if tls else None
-        for sock in bind(host, port, backlog):
+        for sock in bind(host, port, backlog, shared=shared):
+            self.sockets.append(sock)
             self._servers.append(
                 await loop.create_server(
                     lambda: Connection(self), sock=sock, backlog=backlog, ssl=tls, ssl_handshake_timeout=within
@@ -115,7 +134,7 @@ class Listener:
         for server in self._servers:
             server.close()
 
-    async def drain(self, within: float, rate: float = 0.0) -> None:
+    async def drain(self, within: float, rate: float = 0.0, farewell: Farewell = goodbye) -> None:
         """Say goodbye to everyone, `rate` a second (0: as fast as is fair), and wait at most `within` seconds.
 
         What is queued for a client goes out before its close frame, if the client takes it in time.
@@ -123,7 +142,7 @@ class Listener:
         self.stop_accepting()
         try:
             async with asyncio.timeout(within):
-                await self._say_goodbye(rate)
+                await self._say_goodbye(rate, farewell)
                 await self._all_gone()
         except TimeoutError:
             log.warning("%d connections did not close within %.1f s", len(self.connections), within)
@@ -143,7 +162,7 @@ class Listener:
         except TimeoutError:
             log.error("%d connections could not be dropped", len(self.connections))
 
-    async def _say_goodbye(self, rate: float) -> None:
+    async def _say_goodbye(self, rate: float, farewell: Farewell = goodbye) -> None:
         pause, step = _pace(rate)
         # Requests that are still on their way come last: most get their 503 by themselves until then.
         leaving = sorted(self.connections, key=lambda connection: connection.session is None)
@@ -152,7 +171,7 @@ class Listener:
                 if connection.session is None:
                     connection.abort("server stopped")
                 else:
-                    connection.finish(Close.GOING_AWAY, "server shutting down")
+                    connection.finish(*farewell())
             await asyncio.sleep(pause)
 
     async def _all_gone(self) -> None:
@@ -174,12 +193,36 @@ class Listener:
         self.connections[connection] = None
         connection.accepted_at = now
         self.wheel.opening.add(connection, now)
+        if not self._enter_doorway(connection):
+            self._turn_away(connection, "address")
+        elif len(self.connections) > self.gate.max_connections + DOORWAY:
+            self._turn_away(connection, "full")
+
+    def identified(self, connection: Connection, address: str) -> bool:
+        """Take note of whose connection it is, as a trusted proxy says first of all; false when it is turned away."""
+        connection.address = address
+        has_room = self._enter_doorway(connection)
+        if not has_room:
+            self._turn_away(connection, "address")
+        return has_room
+
+    def admitted(self, connection: Connection, address: str) -> None:
+        """Take note of whose request the gate has let in, as a trusted proxy says in it."""
+        connection.address = address
+        self._enter_doorway(connection)
+
+    def _enter_doorway(self, connection: Connection) -> bool:
+        """Count a socket by its address; false when there are too many from there."""
+        if self.proxies.trust(connection.address):
+            return True
         is_crowded = self._doorway.full(connection.address)
         self._doorway.enter(connection.address)
-        if is_crowded or len(self.connections) > self.gate.max_connections + DOORWAY:
-            self.counters.rejected["address" if is_crowded else "full"] += 1
-            connection.transport.write(_TURNED_AWAY)
-            connection.transport.close()
+        return not is_crowded
+
+    def _turn_away(self, connection: Connection, reason: str) -> None:
+        self.counters.rejected[reason] += 1
+        connection.transport.write(_TURNED_AWAY)
+        connection.transport.close()
 
     def opened(self, connection: Connection, admission: Admission) -> None:
         """Take note of a finished handshake."""
@@ -199,7 +242,8 @@ class Listener:
     def left(self, connection: Connection, code: int, reason: str) -> None:
         """Settle the account of a lost socket."""
         self.connections.pop(connection, None)
-        self._doorway.leave(connection.address)
+        if not self.proxies.trust(connection.address):
+            self._doorway.leave(connection.address)
         self.wheel.forget(connection)
         if not self.connections:
             self._empty.set()
@@ -251,14 +295,14 @@ def _pace(rate: float) -> tuple[float, int]:
     return 0.1, round(rate / 10)
 
 
-def bind(host: str, port: int, backlog: int) -> Iterator[socket.socket]:
+def bind(host: str, port: int, backlog: int, *, shared: bool = False) -> Iterator[socket.socket]:
     """Bind a listening socket for each address of `host` ("" for all); the port of the first serves for the rest."""
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    for family, address in dict.fromkeys((family, address[0]) for family, _, _, _, address in found):
+    for family, address in _addresses(host, port):
         sock = socket.create_server(
-            (str(address), port),
+            (address, port),
             family=family,
             backlog=backlog,
+            reuse_port=shared,
             dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
         )
         # Inherited by every socket that is accepted: a shallow pipe, so that a laggard is seen early and what it has
@@ -269,3 +313,22 @@ def bind(host: str, port: int, backlog: int) -> Iterator[socket.socket]:
             log.warning("TCP_NOTSENT_LOWAT is not to be had here: slow clients are noticed later")
         port = sock.getsockname()[1]
         yield sock
+
+
+def reserve(host: str, port: int) -> Iterator[socket.socket]:
+    """Bind a socket that shares its port, but does not listen, for each address of `host`; as `bind` otherwise."""
+    for family, address in _addresses(host, port):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            is_dual = host == "::" and socket.has_dualstack_ipv6()
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not is_dual)
+        sock.bind((address, port))
+        port = sock.getsockname()[1]
+        yield sock
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, str]]:
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((int(family), str(address[0])) for family, _, _, _, address in found))

@@ -17,7 +17,7 @@ class Chores:
 
     def __init__(
         self,
-        every_second: tuple[Chore, ...],
+        every_second: list[Chore],
         check_positions: Chore,
         check_suspects: Chore,
         call_later: Callable[[float, Callable[[], None]], object],
@@ -44,7 +44,8 @@ class Chores:
         self._seconds += 1
         for chore in self._every_second:
             chore()
+        # Suspects first: whoever becomes one now is looked at again, and not at once.
+        if self._seconds % SECOND_LOOK == 0:
+            self._check_suspects()
         if self._seconds % POSITION_CHECK == 0:
             self._check_positions()
-        elif self._seconds % POSITION_CHECK == SECOND_LOOK:
-            self._check_suspects()

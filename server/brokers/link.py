@@ -1,0 +1,177 @@
+"""What supervisor and workers say to each other over a Unix socket: messages of a kind, some fields and some bytes.
+
+Laws: messages arrive whole and in order; what one turn of the event loop says goes out in one write; what waits to go
+out is bounded by whoever sends (`backlog`). The peer is our own process: a message that makes no sense ends the link.
+The fields are JSON; a payload travels beside them, as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import IntEnum
+from struct import Struct
+from typing import Any, Final, cast
+
+import orjson
+
+from server.core.publication import ClientInfo, Publication
+
+_HEAD: Final = Struct("!IBI")  # bytes after the head, kind, bytes of the fields
+# Larger than any message may be, payloads and presence of a large channel included.
+MAX_MESSAGE: Final = 256 * 1024 * 1024
+
+Fields = list[Any]
+
+
+class Kind(IntEnum):
+    """What a message is. What is asked has a number as its first field, which the `ANSWER` repeats."""
+
+    HELLO = 1
+    BEAT = 2
+    ASK = 3
+    ANSWER = 4
+    PUBLISH = 10
+    SUBSCRIBE = 11
+    UNSUBSCRIBE = 12
+    HISTORY = 13
+    REMOVE_HISTORY = 14
+    ADD_PRESENCE = 15
+    REMOVE_PRESENCE = 16
+    PRESENCE = 17
+    PRESENCE_STATS = 18
+    JOIN = 19
+    LEAVE = 20
+    HEAR = 30
+    LOST = 31
+
+
+def encode(kind: Kind, fields: Fields, body: bytes = b"") -> bytes:
+    """Encode one message."""
+    head = orjson.dumps(fields)
+    return b"".join((_HEAD.pack(_HEAD.size - 4 + len(head) + len(body), kind, len(head)), head, body))
+
+
+class Link(asyncio.Protocol):
+    """One end; `receive` gets each message, `ended` is called once, when the other end is gone."""
+
+    def __init__(self, receive: Callable[[Link, Kind, Fields, bytes], object], ended: Callable[[Link], object]) -> None:
+        self._receive = receive
+        self._ended = ended
+        self._transport: asyncio.Transport | None = None
+        self._incoming = bytearray()
+        self._outgoing: list[bytes] = []
+        self._waiting = 0
+        self.on_drained: Callable[[], object] | None = None
+
+    @property
+    def backlog(self) -> int:
+        """How many bytes wait to go out."""
+        held = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return self._waiting + held
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def say(self, kind: Kind, fields: Fields, body: bytes = b"") -> None:
+        """Send a message with the next turn of the loop. Nothing happens when the link has ended."""
+        self.pass_on(encode(kind, fields, body))
+
+    def pass_on(self, message: bytes) -> None:
+        """Send what `encode` made."""
+        if self._transport is None:
+            return
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outgoing.append(message)
+        self._waiting += len(message)
+
+    def close(self) -> None:
+        """End the link. Idempotent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing, self._waiting = self._outgoing, [], 0
+        if self._transport is not None and outgoing:
+            self._transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
+
+    # From the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        incoming = self._incoming
+        incoming += data
+        start = 0
+        while len(incoming) - start >= _HEAD.size:
+            length, kind, head = _HEAD.unpack_from(incoming, start)
+            end = start + 4 + length
+            if length > MAX_MESSAGE:
+                self.close()
+                return
+            if len(incoming) < end:
+                break
+            middle = start + _HEAD.size + head
+            fields = orjson.loads(memoryview(incoming)[start + _HEAD.size : middle])
+            self._receive(self, Kind(kind), fields, bytes(incoming[middle:end]))
+            start = end
+        del incoming[:start]
+
+    def pause_writing(self) -> None:
+        """The other end is slow; whoever sends looks at `backlog`."""
+
+    def resume_writing(self) -> None:
+        if self.on_drained is not None:
+            self.on_drained()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._outgoing.clear()
+        self._ended(self)
+
+
+# Values on their way
+
+
+def pack_info(info: ClientInfo | None) -> Fields | None:
+    """Turn a client's info into JSON."""
+    return [info.user, info.client, info.conn_info.decode(), info.chan_info.decode()] if info is not None else None
+
+
+def unpack_info(fields: Fields | None) -> ClientInfo | None:
+    """Undo `pack_info`."""
+    if fields is None:
+        return None
+    user, client, conn_info, chan_info = fields
+    return ClientInfo(user, client, conn_info.encode(), chan_info.encode())
+
+
+def pack_publication(publication: Publication) -> Fields:
+    """Turn all of a publication but its payload into JSON."""
+    flags = publication.is_binary | publication.is_json << 1
+    tags = dict(publication.tags) if publication.tags else None
+    return [publication.offset, flags, pack_info(publication.info), tags, publication.published_at]
+
+
+def unpack_publication(fields: Fields, payload: bytes) -> Publication:
+    """Undo `pack_publication`."""
+    offset, flags, info, tags, published_at = fields
+    return Publication(payload, bool(flags & 1), offset, unpack_info(info), tags, published_at, bool(flags & 2))
+
+
+def pack_publications(publications: tuple[Publication, ...]) -> tuple[Fields, bytes]:
+    """Turn publications into JSON, with the sizes of their payloads, and the payloads joined."""
+    packed = [[len(publication.payload), pack_publication(publication)] for publication in publications]
+    return packed, b"".join(publication.payload for publication in publications)
+
+
+def unpack_publications(packed: Fields, payloads: bytes) -> tuple[Publication, ...]:
+    """Undo `pack_publications`."""
+    start, publications = 0, []
+    for size, fields in packed:
+        publications.append(unpack_publication(fields, payloads[start : start + size]))
+        start += size
+    return tuple(publications)

@@ -1,0 +1,92 @@
+"""One worker, as the supervisor knows it: its process, its link, how it is, and what it answers.
+
+Laws: a worker that is asked and does not answer in time is not waited for; one that has not said anything for
+`HUNG_AFTER` seconds hangs. Its process is ended only by whoever started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+from multiprocessing.process import BaseProcess
+from typing import Any, Final
+
+from server.brokers.link import Fields, Kind, Link
+
+# A worker says every second that it is there; what it does may take some.
+HUNG_AFTER: Final = 7.0
+# Starting takes longer: everything is imported first.
+START_WITHIN: Final = 30.0
+
+
+class State(StrEnum):
+    """How far a worker has come."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RETIRING = "retiring"
+    DEAD = "dead"
+
+
+class Unanswered(Exception):
+    """The worker did not answer in time, or could not do what it was asked."""
+
+
+class Worker:
+    """See the module. `index` is its place in the crew, which its successor takes over."""
+
+    def __init__(self, index: int, process: BaseProcess, now: float) -> None:
+        self.index = index
+        self.process = process
+        self.state = State.STARTING
+        self.link: Link | None = None
+        self.connections = 0
+        self.started_at = now
+        self.heard_at = now
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._number = 0
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid or 0
+
+    def is_hung(self, now: float) -> bool:
+        """Tell if the worker has been silent for too long."""
+        limit = START_WITHIN if self.state is State.STARTING else HUNG_AFTER
+        return self.state is not State.DEAD and now - self.heard_at > limit
+
+    async def ask(self, what: str, *arguments: Any, within: float) -> Any:
+        """Ask the worker to do `what`, and return its answer. Raises Unanswered."""
+        if self.link is None or not self.link.is_open:
+            raise Unanswered(f"worker {self.index} is not there")
+        self._number += 1
+        number = self._number
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._asked[number] = future
+        self.link.say(Kind.ASK, [number, what, list(arguments)])
+        try:
+            async with asyncio.timeout(within):
+                return await future
+        except TimeoutError:
+            raise Unanswered(f"worker {self.index} did not answer in time") from None
+        finally:
+            self._asked.pop(number, None)
+
+    def answer(self, fields: Fields) -> None:
+        """Take the answer to what was asked."""
+        number, fault, result = fields
+        future = self._asked.get(number)
+        if future is None or future.done():
+            return
+        if fault:
+            future.set_exception(Unanswered(f"worker {self.index}: {fault}"))
+        else:
+            future.set_result(result)
+
+    def end(self) -> None:
+        """Answer what is still asked. Idempotent."""
+        self.state = State.DEAD
+        self.link = None
+        for future in self._asked.values():
+            if not future.done():
+                future.set_exception(Unanswered(f"worker {self.index} is gone"))

@@ -1,0 +1,74 @@
+"""What the supervisor knows of one worker, and what it makes of silence."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from server.brokers.link import Kind
+from server.supervisor.worker_link import HUNG_AFTER, START_WITHIN, State, Unanswered, Worker
+
+
+class FakeLink:
+    is_open = True
+
+    def __init__(self) -> None:
+        self.said: list[tuple[Kind, list[Any]]] = []
+
+    def say(self, kind: Kind, fields: list[Any], body: bytes = b"") -> None:
+        self.said.append((kind, fields))
+
+
+def worker() -> tuple[Worker, FakeLink]:
+    found, link = Worker(0, cast(Any, SimpleNamespace(pid=7)), 100.0), FakeLink()
+    found.link = cast(Any, link)
+    return found, link
+
+
+async def test_an_answer_finds_its_question() -> None:
+    asked, link = worker()
+    first = asyncio.create_task(asked.ask("metrics", within=5))
+    second = asyncio.create_task(asked.ask("slow", 1, "a", within=5))
+    await asyncio.sleep(0)
+    assert link.said == [(Kind.ASK, [1, "metrics", []]), (Kind.ASK, [2, "slow", [1, "a"]])]
+    asked.answer([2, "", "slow ones"])
+    asked.answer([1, "", None])
+    assert (await first, await second) == (None, "slow ones")
+    asked.answer([2, "", "too late"])
+
+
+async def test_who_does_not_answer_in_time_is_not_waited_for() -> None:
+    asked, _ = worker()
+    with pytest.raises(Unanswered, match="in time"):
+        await asked.ask("metrics", within=0.01)
+    asked.answer([1, "", "too late"])
+
+
+async def test_a_fault_and_the_end_are_answers_too() -> None:
+    asked, _ = worker()
+    task = asyncio.create_task(asked.ask("listen", within=5))
+    await asyncio.sleep(0)
+    asked.answer([1, "Address already in use", None])
+    with pytest.raises(Unanswered, match="Address already in use"):
+        await task
+    task = asyncio.create_task(asked.ask("listen", within=5))
+    await asyncio.sleep(0)
+    asked.end()
+    with pytest.raises(Unanswered, match="gone"):
+        await task
+    with pytest.raises(Unanswered, match="not there"):
+        await asked.ask("listen", within=5)
+
+
+def test_silence_is_hanging_but_starting_takes_longer() -> None:
+    asked, _ = worker()
+    assert not asked.is_hung(100.0 + START_WITHIN)
+    assert asked.is_hung(100.1 + START_WITHIN)
+    asked.state = State.READY
+    assert not asked.is_hung(100.0 + HUNG_AFTER)
+    assert asked.is_hung(100.1 + HUNG_AFTER)
+    asked.end()
+    assert not asked.is_hung(1000.0)
