@@ -19,12 +19,12 @@ from typing import Any
 
 import gevent
 
+from loadtest.dialect import Introduction, RawDialect
 from loadtest.feeder import RUN, SIZE, feeding
 from loadtest.ledger import Audience, Entry, Memory
 from loadtest.opening import Opener, Source, resolve
 from loadtest.options import OPTIONS
 from loadtest.payload import Stream
-from loadtest.protocol import RawDialect
 from loadtest.swarm import Connection, Swarm
 from loadtest.watch import raise_file_limit
 
@@ -75,7 +75,7 @@ def receive(name: str, connections: int, batch: int, seconds: float, shared: boo
         dialect, opener = _opener(port, in_order=True)
         swarm, memory = Swarm(dialect), Memory()
         audiences = [
-            Audience((number,), [Stream(RUN, 0, number, SIZE)], dialect.layout(SIZE), memory)
+            Audience((number,), [Stream(RUN, 0, number, SIZE)], dialect.layout(SIZE, str), memory)
             for number in range(1 if shared else connections)
         ]
         opened: list[Connection] = []
@@ -86,7 +86,7 @@ def receive(name: str, connections: int, batch: int, seconds: float, shared: boo
             opened.append(swarm.adopt(sock, Entry(audience, late=False), outcome, lambda connection, code: None))
 
         for number in range(connections):
-            opener.open(dialect.target([str(number)]), [], done)
+            opener.open(Introduction(dialect, [str(number)]), done)
         _wait(lambda: opener.pending)
 
         timed = next(option.default for option in OPTIONS if option.key == "timed")
@@ -102,7 +102,7 @@ def receive(name: str, connections: int, batch: int, seconds: float, shared: boo
         count, wall, cpu = swarm.delivered() - before, time.monotonic() - wall, time.process_time() - cpu
         clock.stop()
         clock.close()
-        wrong = sum(1 for connection in opened if connection.entry.account is not None)
+        wrong = sum(1 for connection in opened if not connection.entry.is_clean)
         swarm.close()
         opener.abandon()
         assert not wrong, f"{wrong} connections received something wrong"
@@ -121,7 +121,7 @@ def connect(count: int) -> Connects:
 
         wall, cpu = time.monotonic(), time.process_time()
         for number in range(count):
-            opener.open(dialect.target([str(number)]), [], done)
+            opener.open(Introduction(dialect, [str(number)]), done)
         _wait(lambda: opener.pending)
         wall, cpu = time.monotonic() - wall, time.process_time() - cpu
         opener.abandon()

@@ -91,9 +91,9 @@ class Conductor:
         else:
             raise AssertionError(f"stations do not say {kind!r}")
 
-    def stop(self, why: str | None) -> None:
-        """End the run early, in order; None = it was meant to run until stopped. Idempotent."""
-        self._stop = self._stop or why or ""
+    def stop(self, why: str = "") -> None:
+        """End the run, in order: because of ``why``, or because somebody wishes it. Idempotent."""
+        self._stop = self._stop or why
 
     @property
     def publishing(self) -> bool:
@@ -116,7 +116,7 @@ class Conductor:
 
     def expect_first(self, subscribers: int) -> None:
         """A load shape begins with so many subscribers."""
-        self._first_load = subscribers * self.options.dialect().connections(self.options.per_client)
+        self._first_load = subscribers * self.options.connections_per_client
 
     # -- the run --------------------------------------------------------------------------------------------------
 
@@ -253,8 +253,13 @@ class Conductor:
         return result
 
     def _stopped(self, why: str | None, silent: list[str]) -> str | None:
-        """Why the run did not do what was planned; None if it did."""
-        if why == "" and self.options.duration is not None:
+        """Why the run did not do what was planned; None if it did.
+
+        A run without a duration is planned to last until somebody stops it: that is its end, not an interruption.
+        """
+        if why == "" and self._began is None:
+            why = "The run was stopped before its first publication."
+        elif why == "" and self.options.duration is not None:
             why = "The run was stopped before its end."
         if not why and silent:
             why = f"A generator process did not close its books: {', '.join(silent)}."
@@ -266,7 +271,8 @@ class Conductor:
         self._post("cease", {"within": within}, None)
         self._await(lambda: all(station in self._ceased for station in here), within)
         totals = [pair for message in self._ceased.values() for pair in message["totals"]]
-        self._post("settle", {"totals": totals, "within": within}, None)
+        refused = [pair for message in self._ceased.values() for pair in message["refused"]]
+        self._post("settle", {"totals": totals, "refused": refused, "within": within}, None)
         self._await(lambda: all(station in self.books.accounts for station in here), within)
 
     def _await(self, condition: Callable[[], bool], within: float) -> None:

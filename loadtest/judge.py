@@ -14,6 +14,7 @@ modes its account must balance: offered = sent + dropped + queued.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from loadtest.probe import balanced
 from loadtest.result import Clients, Ledger, Result, ServerAccount, ServerCounters, Verdict
@@ -76,13 +77,15 @@ def account_of_server(
     received: int,
     undisturbed: bool,
     ours: int,
+    counter: Literal["received", "published"] = "received",
 ) -> ServerAccount:
     """Compare the server's counters with the clients' sums.
 
     Args:
-        received: messages that the publishers sent, markers included.
+        received: publications that the server had from the publishers, markers included.
         undisturbed: only healthy clients took part, and all of them from the first publication to the last.
         ours: connections that the run opened.
+        counter: the server's counter that must be ``received``.
     """
     if before is None or after is None or delta is None:
         return {
@@ -94,7 +97,7 @@ def account_of_server(
     dropped = sum(delta["dropped"].values())
     if undisturbed and alone:
         for name, server, clients in (
-            ("received", delta["received"], received),
+            (counter, delta[counter], received),
             ("offered", delta["offered"], ledger["expected"]),
             ("sent", delta["sent"], ledger["delivered"] + ledger["duplicated"]),
             ("dropped", dropped, ledger["declared"]),
@@ -103,7 +106,7 @@ def account_of_server(
                 differences.append(f"The server counts {server:,} {name}, the clients {clients:,}.")
     else:
         for name, server, clients in (
-            ("received", delta["received"], received),
+            (counter, delta[counter], received),
             ("offered", delta["offered"], ledger["delivered"]),
             ("sent", delta["sent"], ledger["delivered"]),
         ):
@@ -132,6 +135,9 @@ def _judge_load(result: Result, findings: Findings) -> None:
     planned, attempted = publications["planned"], publications["attempted"]
     if attempted < MIN_ATTEMPTED * planned or not attempted:
         findings.unclear.append(f"{attempted:,} of {planned:,} planned publications were attempted.")
+    if publications["refused"]:
+        refused = ", ".join(f"{error}: {count:,}" for error, count in sorted(publications["refused"].items()))
+        findings.notes.append(f"The server refused publications ({refused}): nobody was owed them.")
     trouble = result["troublemakers"]
     for name, asked, seen in (
         ("stalled", trouble["stalled_asked"], trouble["stalled_observed"]),
@@ -160,10 +166,10 @@ def _judge_ledger(ledger: Ledger, findings: Findings) -> None:
             f"{ledger['declared']:,} declared, {ledger['lost']:,} lost, {ledger['overdue']:,} overdue."
         )
     if ledger["silent_clients"]:
-        findings.unclear.append(f"{ledger['silent_clients']:,} healthy connections got nothing at all.")
+        findings.unclear.append(f"{ledger['silent_clients']:,} healthy subscriptions got nothing at all.")
     if ledger["barrier_missing"] and not ledger["overdue"]:
         findings.unclear.append(
-            f"{ledger['barrier_missing']:,} healthy connections did not see the final markers in time."
+            f"{ledger['barrier_missing']:,} healthy subscriptions did not see the final markers in time."
         )
     if not ledger["expected"]:
         findings.unclear.append("Nobody was owed anything.")
@@ -179,7 +185,7 @@ def _judge_delay(result: Result, where: list[str], gone: bool) -> None:
     if ledger["overdue"]:
         where.append(
             f"{ledger['overdue']:,} of {ledger['expected']:,} deliveries had not arrived when the barrier gave up: "
-            f"{ledger['barrier_missing']:,} connections did not see the final markers in time."
+            f"{ledger['barrier_missing']:,} subscriptions did not see the final markers in time."
         )
     if closes and not gone:
         where.append(f"The server closed {_closes(closes, 'healthy client')}.")

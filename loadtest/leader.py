@@ -46,10 +46,10 @@ def wire(environment: Any, runner: Any, web_ui: Any) -> None:
         _listen_to_workers(environment, runner)
     listen = environment.events
     listen.test_start.add_listener(lambda **_: _begin(environment, runner))
-    listen.test_stopping.add_listener(lambda **_: _wind_up(environment, ""))
+    listen.test_stopping.add_listener(lambda **_: _wind_up(environment))
     listen.test_stop.add_listener(lambda **_: close_station(environment))
     listen.spawning_complete.add_listener(lambda **_: _mark_spawned())
-    listen.quitting.add_listener(lambda **_: _wind_up(environment, "The run was interrupted."))
+    listen.quitting.add_listener(lambda **_: _wind_up(environment))
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt_main)
 
@@ -93,7 +93,7 @@ def _fit_to_locust(environment: Any, headless: bool) -> None:
         most = max(options.subscribers // 20, 1) if options.shape else 100
         parsed.swarm_size = swarm_size(options.subscribers, processes, most)
         parsed.num_users = options.subscribers // parsed.swarm_size
-        parsed.spawn_rate = max(options.connect_rate / (parsed.swarm_size * options.per_client), 0.01)
+        parsed.spawn_rate = max(options.connect_rate / (parsed.swarm_size * options.connections_per_client), 0.01)
     else:
         environment.host = parsed.url or environment.host  # the page shows it, and lets it be changed
         parsed.swarm_size = 1  # so that the page's number of users is that of subscribers
@@ -173,12 +173,12 @@ def _lead(environment: Any, runner: Any, conductor: Conductor) -> None:
         runner.stop()
 
 
-def _wind_up(environment: Any, why: str) -> None:
+def _wind_up(environment: Any) -> None:
     """Locust wants to stop: first close the books of the run that is going on."""
     conductor = desk.conductor
     if conductor is None or conductor.finished.is_set():
         return
-    conductor.stop(why)
+    conductor.stop()
     try:
         conductor.finished.wait(2 * conductor.options.barrier + 60)
     except KeyboardInterrupt:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from loadtest import launch, line, processes, report
 from loadtest.console import Show
+from loadtest.dialect import origin
 from loadtest.launch import Server
 from loadtest.neighbours import BUSY, Neighbours
 from loadtest.options import Options
@@ -130,7 +131,7 @@ def start(
     locust = launch.start_locust(
         directory,
         parsed,
-        url=server.url if server else parsed.url,
+        url=_address(server.url, parsed.dialect) if server else parsed.url,
         metrics=server.metrics if server else parsed.metrics,
         server_pid=server.child.pid if server else parsed.server_pid,
         processes=generators,
@@ -141,6 +142,11 @@ def start(
     )
     started.callback(locust.stop)
     return server, locust, around
+
+
+def _address(raw: str, dialect: str) -> str:
+    """Where a server that tells the address of its raw dialect is to be found in another."""
+    return raw if dialect == "raw" else origin(raw)
 
 
 def follow(locust: Child, server: Server | None, path: Path, interrupts: Interrupts, show: Show) -> str | None:

@@ -1,7 +1,8 @@
-"""Opening connections: addresses, sockets, handshakes; without blocking, in order, a bounded number at a time.
+"""Opening connections: addresses, sockets, introductions; without blocking, in order, a bounded number at a time.
 
 Laws: whoever asked for a connection hears exactly once how it went: an open socket and the bytes that followed the
-101, or a short reason that many failures can be counted under. Everything runs in gevent's hub and never blocks.
+introduction, or a short reason that many failures can be counted under. Everything runs in gevent's hub and never
+blocks.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Any
 import gevent
 from websockets.uri import WebSocketURI
 
+from loadtest.dialect import Introduction
 from loadtest.histogram import Histogram
-from loadtest.protocol import Handshake, ProtocolFault
+from loadtest.protocol import ProtocolFault
 
 READ, WRITE = 1, 2  # what a hub's watcher waits for
 MAX_OPENING = 128
@@ -64,19 +66,21 @@ class Source:
 
 
 class Opening:
-    """One connection on its way to the 101."""
+    """One connection on its way until its client hears."""
 
-    __slots__ = ("began", "done", "handshake", "prepare", "sent", "sock", "watcher")
+    __slots__ = ("began", "done", "introduction", "prepare", "sock", "watcher")
 
     def __init__(
-        self, handshake: Handshake, prepare: Callable[[Any], None] | None, done: Callable[[Any, bytes | str], None]
+        self,
+        introduction: Introduction,
+        prepare: Callable[[Any], None] | None,
+        done: Callable[[Any, bytes | str], None],
     ) -> None:
-        self.handshake = handshake
+        self.introduction = introduction
         self.prepare = prepare
-        self.done = done  # with the socket and the bytes after the 101, or with None and the reason why not
+        self.done = done  # with the socket and the bytes after the introduction, or with None and the reason why not
         self.sock: Any = None
         self.watcher: Any = None
-        self.sent = 0
         self.began = 0
 
 
@@ -100,13 +104,12 @@ class Opener:
 
     def open(
         self,
-        uri: WebSocketURI,
-        headers: list[tuple[str, str]],
+        introduction: Introduction,
         done: Callable[[Any, bytes | str], None],
         prepare: Callable[[Any], None] | None = None,
     ) -> None:
         """Open a connection; ``done`` hears how it went. ``prepare`` may set options on the socket."""
-        self._waiting.append(Opening(Handshake(uri, headers), prepare, done))
+        self._waiting.append(Opening(introduction, prepare, done))
         self._fill()
 
     @property
@@ -170,14 +173,15 @@ class Opener:
         if code:
             self._finish(opening, reason_of(OSError(code, "")))
             return
+        introduction = opening.introduction
         try:
-            opening.sent += opening.sock.send(opening.handshake.request[opening.sent :])
+            introduction.outgoing = introduction.outgoing[opening.sock.send(introduction.outgoing) :]
         except BlockingIOError:
             return
         except OSError as error:
             self._finish(opening, reason_of(error))
             return
-        if opening.sent == len(opening.handshake.request):
+        if not introduction.outgoing:
             self._watch(opening, READ, self._readable)
 
     def _readable(self, opening: Opening) -> None:
@@ -192,7 +196,7 @@ class Opener:
             self._finish(opening, "closed during the handshake")
             return
         try:
-            rest = opening.handshake.receive(data)
+            rest = opening.introduction.receive(data)
         except ProtocolFault as fault:
             self._finish(opening, str(fault))
             return
@@ -201,6 +205,8 @@ class Opener:
             self.handshakes.record(self.last_ns - opening.began)
             self.fresh.record(self.last_ns - opening.began)
             self._finish(opening, rest)
+        elif opening.introduction.outgoing:
+            self._watch(opening, WRITE, self._writable)
 
     def _finish(self, opening: Opening, outcome: bytes | str) -> None:
         self._release(opening)

@@ -11,9 +11,13 @@ from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any
 
+from loadtest import centrifuge
+from loadtest.centrifuge import CentrifugeDialect
+from loadtest.dialect import CHANNEL, Dialect, RawDialect, target_url
 from loadtest.payload import MAX_CHANNELS, MAX_PUBLISHERS, padding
-from loadtest.protocol import ProtocolFault, RawDialect, target_url
+from loadtest.protocol import ProtocolFault
 
+DIALECTS = ("raw", "centrifuge")
 SHAPES = ("ramp", "step", "spike", "soak")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -40,6 +44,7 @@ class Option:
 
 OPTIONS = (
     Option("url", "URL", "", "server: ws://host:port, or any ws URL with {channel} in it"),
+    Option("dialect", "DIALECT", "raw", "what clients speak: raw or centrifuge"),
     Option("token", "TOKEN", "", "bearer token for the handshake", secret=True),
     Option("metrics", "METRICS", "", "URL of the server's /metrics: its counters are checked against the clients'"),
     Option("server-pid", "SERVER_PID", 0, "process id of a server on this machine: its CPU and memory are measured"),
@@ -93,6 +98,7 @@ class Options:
     """What was asked for, checked."""
 
     url: str
+    dialect: str
     token: str
     metrics: str
     server_pid: int
@@ -129,9 +135,12 @@ class Options:
         if not url:
             raise BadOption("URL= is missing: ws://host:port of the server to load")
         duration = seconds(values.pop("publish_time"))
+        if values["dialect"] not in DIALECTS:
+            raise BadOption(f"DIALECT={values['dialect']}: there are {' and '.join(DIALECTS)}")
         try:
             padding(values["size"])
-            options = cls(url=target_url(url), duration=duration or None, run=parsed.run_id, **values)
+            url = target_url(url, centrifuge.PATH) if values["dialect"] == "centrifuge" else target_url(url)
+            options = cls(url=url, duration=duration or None, run=parsed.run_id, **values)
         except (ValueError, ProtocolFault) as error:
             raise BadOption(str(error)) from None
         options._check()
@@ -161,12 +170,14 @@ class Options:
             raise BadOption("SHAPE= needs a TIME= to shape")
         if self.duration is not None and self.warmup >= self.duration:
             raise BadOption(f"WARMUP={self.warmup:g}: nothing is left of {self.duration:g} s")
-        if "{channel}" not in self.url and self.channels > 1:
+        if self.dialect == "raw" and CHANNEL not in self.url and self.channels > 1:
             raise BadOption("CHANNELS= needs a URL with {channel} in it")
+        if self.dialect != "raw" and CHANNEL in self.url:
+            raise BadOption(f"URL={self.url}: in the {self.dialect} dialect no channel is part of it")
 
-    def dialect(self) -> RawDialect:
+    def make_dialect(self) -> Dialect:
         """The dialect that the server speaks."""
-        return RawDialect(self.url)
+        return CentrifugeDialect(self.url, self.token) if self.dialect == "centrifuge" else RawDialect(self.url)
 
     def channel(self, number: int) -> str:
         """The name of a channel."""
@@ -178,9 +189,19 @@ class Options:
         return [(first + number) % self.channels for number in range(self.per_client)]
 
     @property
+    def connections_per_client(self) -> int:
+        """How many connections a subscriber has."""
+        return len(self.make_dialect().split(self.channels_of(0)))
+
+    @property
     def connections(self) -> int:
         """Healthy connections, the publishers' not counted."""
-        return self.subscribers * self.dialect().connections(self.per_client)
+        return self.subscribers * self.connections_per_client
+
+    @property
+    def subscriptions(self) -> int:
+        """How many times somebody healthy is on a channel: those who publish in the raw dialect, too."""
+        return self.subscribers * self.per_client + (0 if self.make_dialect().answers else self.streams)
 
     @property
     def streams(self) -> int:
@@ -194,8 +215,7 @@ class Options:
 
     def timed_every(self, processes: int) -> int:
         """Every how many-th delivery a process times, to time about ``timed`` a second."""
-        per_channel = (self.connections + self.streams) / self.channels
-        deliveries = self.rate * per_channel / max(processes, 1)
+        deliveries = self.rate * self.subscriptions / self.channels / max(processes, 1)
         every = -(-int(deliveries) // self.timed)
         return every if every < 3 else _next_prime(every)  # a divisor of the clients' number would time the same few
 

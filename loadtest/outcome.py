@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -47,6 +48,8 @@ def result_of(run: Run, books: Books, witness: Witness) -> Result:
         delta,
         ledger,
         received=sum(message["received"] for message in run.ceased),
+        # Where a client says more than publications, what it says is not what it publishes.
+        counter="published" if run.options.make_dialect().answers else "received",
         undisturbed=_undisturbed(run, books, clients, publishers),
         ours=clients["connected"] + publishers["connected"],
     )
@@ -87,7 +90,7 @@ def plan_of(options: Options, processes: int) -> Plan:
     """What was asked for."""
     return {
         "url": masked(options.url, options.token),
-        "dialect": options.dialect().name,
+        "dialect": options.dialect,
         "users": options.subscribers,
         "rate": options.rate,
         "size": options.size,
@@ -113,12 +116,15 @@ def publications_of(run: Run, books: Books) -> Publications:
     firsts = [message["first"] for message in run.ceased if message["first"] is not None]
     lasts = [message["last"] for message in run.ceased if message["last"] is not None]
     lates = [message["late_max"] for message in run.ceased if message["late_max"] is not None]
+    attempted = sum(message["attempted"] for message in run.ceased)
     planned = run.options.publications
     if planned is None:
-        planned = int(run.options.rate * (run.published_for or 0.0))
+        # Until the publishers had heard of the end, more became due.
+        planned = max(int(run.options.rate * (run.published_for or 0.0)), attempted)
     return {
         "planned": planned,
-        "attempted": sum(message["attempted"] for message in run.ceased),
+        "attempted": attempted,
+        "refused": dict(sum((Counter(message["why_refused"]) for message in run.ceased), Counter())),
         "acknowledged": sum(account["acknowledged"] for account in books.accounts.values()),
         "markers": sum(message["markers"] for message in run.ceased),
         "late_max_ms": max(lates) / 1e6 if lates else None,
@@ -132,7 +138,9 @@ def totals_by_channel(run: Run) -> dict[int, int]:
     every = streams(options.run, options.publishers, options.channels, options.size)
     totals: dict[int, int] = {}
     for message in run.ceased:
+        refused = dict(message["refused"])
         for number, total in message["totals"]:
             channel = every[number].channel
-            totals[channel] = totals.get(channel, 0) + (total or 0)
+            taken = (total or 0) - sum(1 for sequence in refused.get(number, ()) if sequence < (total or 0))
+            totals[channel] = totals.get(channel, 0) + taken
     return totals

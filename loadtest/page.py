@@ -15,9 +15,9 @@ from loadtest.charts import Chart
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--faint:#5c6672;--line:#d9dee4;--paper:#fff;--soft:#f4f6f8;
---pass:#14724d;--fail:#b3202f;--unknown:#8a5a00}
+--edge:#0003;--pass:#14724d;--fail:#b3202f;--unknown:#8a5a00}
 @media (prefers-color-scheme:dark){:root{--ink:#e8ecf1;--faint:#9aa5b1;--line:#303841;--paper:#14181d;--soft:#1c2229;
---pass:#4fd1a1;--fail:#ff7b86;--unknown:#f0b84a}}
+--edge:#fff4;--pass:#4fd1a1;--fail:#ff7b86;--unknown:#f0b84a}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);line-height:1.5;
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
@@ -35,10 +35,14 @@ border:1px solid var(--line);margin:0 0 8px;padding:0}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:26px 28px}
 figure{margin:0;max-width:560px;break-inside:avoid}figure svg{display:block;width:100%;height:auto}
 figcaption{color:var(--faint);font-size:13px;margin-top:2px}
-.scroll{overflow-x:auto;margin:18px 0 8px}.words{margin-top:14px}
+.scroll{overflow-x:auto;margin:18px 0 8px;background:linear-gradient(90deg,var(--paper) 30%,transparent) 0/36px 100%
+no-repeat local,linear-gradient(270deg,var(--paper) 30%,transparent) 100%/36px 100% no-repeat local,
+linear-gradient(90deg,var(--edge),transparent) 0/14px 100% no-repeat scroll,
+linear-gradient(270deg,var(--edge),transparent) 100%/14px 100% no-repeat scroll}.words{margin-top:14px}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:14px;min-width:min(100%,420px)}
 caption{text-align:left;color:var(--faint);padding-bottom:4px}
-th,td{text-align:right;padding:4px 0 4px 18px;border-bottom:1px solid var(--line);vertical-align:top}
+caption span{display:inline-block;position:sticky;left:0;max-width:min(100%,calc(100vw - 28px))}
+th,td{text-align:right;padding:4px 0 4px 14px;border-bottom:1px solid var(--line);vertical-align:top}
 td{white-space:nowrap}td.long{white-space:normal;text-align:left;min-width:24ch}
 th:first-child,td:first-child{text-align:left;padding-left:0}thead th{color:var(--faint);font-weight:600}
 tbody th{font-weight:400}.words td{text-align:left;white-space:normal}.words td,.words th{overflow-wrap:anywhere}
@@ -52,7 +56,7 @@ pre{background:var(--soft);padding:10px 12px;white-space:pre-wrap;overflow-wrap:
 @media print{:root{--ink:#000;--faint:#444;--line:#ccc;--paper:#fff;--soft:#f4f4f4;--pass:#14724d;--fail:#b00020;
 --unknown:#7a5000}body{font-size:11px}table,pre{font-size:10px}h2{font-size:15px}.verdict strong{font-size:32px}
 .verdict p{font-size:13px}main{max-width:none;padding:0}h2{break-after:avoid}
-.charts{grid-template-columns:1fr 1fr}.scroll{overflow:visible}tr{break-inside:avoid}}
+.charts{grid-template-columns:1fr 1fr}.scroll{overflow:visible;background:none}tr{break-inside:avoid}}
 """.strip()
 
 
@@ -115,7 +119,7 @@ def table(
     """A table of figures: names on the left, numbers on the right; the rows numbered in `wrong` stand out."""
     if not rows:
         return Markup("")
-    named = f"<caption>{text(caption)}</caption>" if caption else ""
+    named = f"<caption><span>{text(caption)}</span></caption>" if caption else ""
     top = "".join(f'<th scope="col">{text(cell)}</th>' for cell in head)
     lines = "".join(_row(row, "wrong" if i in wrong else "") for i, row in enumerate(rows))
     return _scrolling(f"<table>{named}<thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table>", caption)

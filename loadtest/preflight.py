@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 
+from loadtest.dialect import Introduction
 from loadtest.opening import reason_of, resolve
 from loadtest.options import Options
-from loadtest.protocol import Handshake, ProtocolFault
+from loadtest.protocol import ProtocolFault
 
 PREFLIGHT_TIMEOUT = 5.0
 
@@ -19,25 +20,31 @@ def preflight(options: Options) -> None:
     """Open and close one connection.
 
     Raises:
-        Stopped: there is no server, or none that speaks WebSocket here.
+        Stopped: there is no server, or none that speaks WebSocket and the dialect here.
     """
-    uri = options.dialect().target([options.channel(0)])
+    dialect, channels = options.make_dialect(), [options.channel(0)]
     where = options.url.split("?")[0]
     headers = [("Authorization", f"Bearer {options.token}")] if options.token else []
     try:
-        address, _ = resolve(uri)
+        address, _ = resolve(dialect.target(channels))
     except ProtocolFault as fault:
         raise Stopped(f"{where} cannot be reached: {fault}.") from None
-    handshake = Handshake(uri, headers)
+    introduction = Introduction(dialect, channels, headers)
     try:
         with socket.create_connection(address[:2], timeout=PREFLIGHT_TIMEOUT) as sock:
-            sock.sendall(handshake.request)
-            while handshake.receive(data := sock.recv(16384)) is None:
+            rest: bytes | None = None
+            while rest is None:
+                sock.sendall(introduction.outgoing)
+                introduction.outgoing = b""
+                data = sock.recv(16384)
                 if not data:
-                    raise ProtocolFault("closed during the handshake")
+                    raise ProtocolFault("closed during the handshake" if not introduction.upgraded else "closed")
+                rest = introduction.receive(data)
     except TimeoutError:
         raise Stopped(f"{where} does not answer within {PREFLIGHT_TIMEOUT:g} s.") from None
     except OSError as error:
         raise Stopped(f"{where} cannot be reached: {reason_of(error)}.") from None
     except ProtocolFault as fault:
-        raise Stopped(f"{where} refuses the WebSocket handshake: {fault}.") from None
+        what = f"does not let the client in ({dialect.name} dialect)"
+        what = what if introduction.upgraded else "refuses the WebSocket handshake"
+        raise Stopped(f"{where} {what}: {fault}.") from None

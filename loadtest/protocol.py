@@ -1,26 +1,23 @@
-"""The WebSocket protocol as a load generator needs it: the opening handshake, frames, and the dialects above them.
+"""The WebSocket protocol as a load generator needs it: the opening handshake and frames.
 
 The handshake is that of ``websockets``' sans-I/O client. Afterwards a connection's bytes are parsed here, because a
 receiver of a million frames a second cannot afford an object for each: RFC 6455, section 5, read in place.
 
 Laws: pure and synchronous; bytes in, bytes and values out. The peer's mistakes raise ``ProtocolFault`` with one line
-for a reader. It does not know sockets, the ledger or the time.
+for a reader. It does not know sockets, dialects, the ledger or the time.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
-from urllib.parse import quote, urlsplit, urlunsplit
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.frames import Close, Frame, Opcode
 from websockets.http11 import Response
-from websockets.uri import WebSocketURI, parse_uri
-
-from loadtest.ledger import Layout
+from websockets.uri import WebSocketURI
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 NO_STATUS, ABNORMAL = 1005, 1006
@@ -149,85 +146,3 @@ def _why(error: Exception, head: bytes) -> str:
     if isinstance(error, InvalidHandshake):
         return f"not a WebSocket server: {error}"
     return f"not a WebSocket server: {type(error).__name__}"
-
-
-class Dialect(Protocol):
-    """What a server's protocol above WebSocket looks like to the load test."""
-
-    name: str
-
-    def connections(self, per_client: int) -> int:
-        """How many connections a client needs that listens to ``per_client`` channels."""
-        ...
-
-    def target(self, channels: Sequence[str]) -> WebSocketURI:
-        """Where to connect to hear ``channels``."""
-        ...
-
-    def layout(self, size: int) -> Layout:
-        """How a publication of ``size`` bytes arrives."""
-        ...
-
-    def opening(self, channels: Sequence[str]) -> bytes:
-        """What to send right after the handshake."""
-        ...
-
-    def publication(self, channel: str, payload: bytes) -> bytes:
-        """The bytes that publish ``payload``; of the same length for payloads of the same length."""
-        ...
-
-    def payloads(self, message: bytes) -> Iterable[bytes]:
-        """The payloads in one message that was received; what is no publication is left out."""
-        ...
-
-
-class RawDialect:
-    """One channel per connection, named in the path; a message is a payload, byte for byte."""
-
-    name = "raw"
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def connections(self, per_client: int) -> int:
-        return per_client
-
-    def target(self, channels: Sequence[str]) -> WebSocketURI:
-        (channel,) = channels
-        return parse_uri(self._url.replace("{channel}", quote(channel, safe="")))
-
-    def layout(self, size: int) -> Layout:
-        return Layout(header(TEXT, size), size)
-
-    def opening(self, channels: Sequence[str]) -> bytes:
-        return b""
-
-    def publication(self, channel: str, payload: bytes) -> bytes:
-        return Frame(Opcode.TEXT, payload).serialize(mask=True)
-
-    def payloads(self, message: bytes) -> Iterable[bytes]:
-        return (message,)
-
-
-def target_url(text: str) -> str:
-    """The URL template of a run: ``{channel}`` stands where the channel's name goes.
-
-    ``ws://host:port`` alone means Stentor's ``/ws/{channel}``; http is read as ws.
-
-    Raises:
-        ProtocolFault: it is no WebSocket URL, or one with TLS.
-    """
-    url = text.strip()
-    for plain, upgraded in (("http://", "ws://"), ("https://", "wss://")):
-        if url.startswith(plain):
-            url = upgraded + url[len(plain) :]
-    try:
-        parts = urlsplit(url)
-        if parts.path in ("", "/"):
-            url = urlunsplit(parts._replace(path="/ws/{channel}"))
-        secure = parse_uri(url.replace("{channel}", "x")).secure
-    except (InvalidURI, ValueError) as error:
-        raise ProtocolFault(f"URL={text}: {error}") from None
-    if secure:
-        raise ProtocolFault(f"URL={text}: the load test speaks no TLS; aim at the plain port behind it")
-    return url

@@ -4,7 +4,8 @@ Publication k of a run is due at ``began + k / rate``, on stream ``k mod streams
 however late it is sent. Nobody waits for an answer: a server that stalls is seen as latency, never as a lower rate
 (this is what guards against coordinated omission). What is due at once goes out in one write per connection.
 
-Laws: a sequence number is given out once; a publication counts as attempted when the kernel took all of it. After
+Laws: a sequence number is given out once; a publication counts as attempted when the kernel took all of it and the
+server did not refuse it. It is acknowledged by its reply or, in a dialect without replies, by its echo. After
 the last publication each stream gets one final marker. A publisher whose connection ends says so and is not replaced.
 """
 
@@ -16,8 +17,8 @@ from time import monotonic_ns
 
 import gevent
 
+from loadtest.dialect import Dialect, Reply
 from loadtest.payload import Stream
-from loadtest.protocol import Dialect
 from loadtest.swarm import Connection, Swarm
 
 #: Nothing is gained by waking up more often than the kernel's timers are good for.
@@ -52,7 +53,10 @@ class Schedule:
 class StreamSender:
     """One stream on its way to the server over its publisher's connection."""
 
-    __slots__ = ("_dialect", "_swarm", "channel", "connection", "marked", "queued", "stream", "wire_size")
+    __slots__ = (
+        "_dialect", "_swarm", "_unanswered", "channel", "connection", "marked", "queued", "refused", "stream",
+        "wire_size",
+    )  # fmt: skip
 
     def __init__(self, stream: Stream, channel: str, dialect: Dialect, swarm: Swarm, connection: Connection) -> None:
         self.stream = stream
@@ -60,9 +64,12 @@ class StreamSender:
         self.connection = connection
         self.queued = 0  # sequences given out, markers included
         self.marked = False
-        self.wire_size = len(dialect.publication(channel, stream.payload(1, 0)))
+        self.refused: dict[int, str] = {}  # why, by sequence
+        self.wire_size = len(dialect.publication(channel, stream.payload(1, 0), 1))
+        self._unanswered: set[int] = set()  # sequences whose reply has not come
         self._dialect = dialect
         self._swarm = swarm
+        connection.on_reply = self._hear
 
     def send(self, stamps: Sequence[int], marker: bool = False) -> int:
         """Send a publication for each intended time, in one write; how many were given a sequence."""
@@ -72,25 +79,61 @@ class StreamSender:
         for stamp in stamps:
             self.queued += 1
             payload = self.stream.payload(self.queued, stamp, marker)
-            frames.append(self._dialect.publication(self.channel, payload))
+            if self._dialect.answers:
+                self._unanswered.add(self.queued)
+            frames.append(self._dialect.publication(self.channel, payload, self.queued))
         self.marked = self.marked or marker
         self._swarm.send(self.connection, b"".join(frames))
         return len(frames)
+
+    def _hear(self, reply: Reply) -> None:
+        sequence = self._dialect.number_of(reply.id)
+        if sequence not in self._unanswered:
+            return  # the answer to something else
+        self._unanswered.remove(sequence)
+        if reply.error is not None:
+            self.refused[sequence] = reply.error
+
+    def _granted(self) -> int:
+        """How many sequences a reply said yes to."""
+        return self.queued - len(self._unanswered) - len(self.refused)
 
     def waiting(self) -> int:
         """How many of the queued ones the kernel has not taken whole."""
         return -(-len(self.connection.outgoing) // self.wire_size)
 
     def attempted(self) -> int:
-        """How many publications the kernel took, the marker not counted."""
-        return self.queued - self.waiting() - int(self.marked and not self.waiting())
+        """How many publications the kernel took and the server did not refuse, the marker not counted."""
+        taken = self.queued - self.waiting() - int(self.marked and not self.waiting())
+        return taken - sum(1 for sequence in self.refused if sequence <= taken)
+
+    def received(self) -> int:
+        """How many the server has, markers included, as far as is known here."""
+        return self._granted() if self._dialect.answers else self.queued - self.waiting()
+
+    def has_marked(self) -> bool:
+        """Whether the server was given the marker, and did not refuse it."""
+        return self.marked and not self.waiting() and self.queued not in self.refused
+
+    def is_settled(self) -> bool:
+        """Whether nothing is under way: the kernel has taken everything, and what gets a reply has it."""
+        if self.connection.closed:
+            return True
+        return not self._unanswered and not self.connection.outgoing
 
     def total(self) -> int | None:
-        """How many sequences the server was given, or None if its connection ended: nobody knows what arrived."""
-        return None if self.connection.closed else self.queued
+        """The last sequence that the server was given and took; None if nobody knows: its connection has ended."""
+        if self.connection.closed:
+            return None
+        last = self.queued
+        while last in self.refused:
+            last -= 1
+        return last
 
     def acknowledged(self) -> int:
-        """How many of them came back over the publisher's own connection, the marker not counted."""
+        """How many of them are known to have arrived, the marker not counted."""
+        if self._dialect.answers:
+            return self._granted() - int(self.marked and self.queued not in self._unanswered | self.refused.keys())
         entry = self.connection.entry
         streams = [(each.publisher, each.channel) for each in entry.audience.streams]
         due = entry.position.nexts[streams.index((self.stream.publisher, self.stream.channel))]
@@ -130,10 +173,9 @@ class Publishers:
         for sender in self.senders.values():
             sender.send([now], marker=True)
 
-    def flushed(self) -> bool:
-        """Whether the kernel has taken everything."""
-        open_ = (sender.connection for sender in self.senders.values() if not sender.connection.closed)
-        return not any(connection.outgoing for connection in open_)
+    def is_settled(self) -> bool:
+        """Whether nothing that was sent is under way any more, as far as publishers can tell."""
+        return all(sender.is_settled() for sender in self.senders.values())
 
     def _run(self, schedule: Schedule) -> None:
         number = 0

@@ -109,9 +109,9 @@ def ledger(result: Result) -> Markup:
     more = f" {left_out} channels with nothing wrong are not shown." if left_out else ""
     return Markup(
         page.paragraph(
-            f"{sent['planned']:,} publications planned, {sent['attempted']:,} sent, {sent['acknowledged']:,} came back "
-            f"to their publisher; {axes.many(sent['markers'], 'marker')} closed the run. "
-            f"Healthy connections that got nothing that they were owed: {ledger['silent_clients']:,}; "
+            f"{sent['planned']:,} publications planned, {sent['attempted']:,} sent, {sent['acknowledged']:,} "
+            f"acknowledged; {axes.many(sent['markers'], 'marker')} closed the run. "
+            f"Healthy subscriptions that got nothing that they were owed: {ledger['silent_clients']:,}; "
             f"that did not see every marker: {ledger['barrier_missing']:,}."
         )
         + page.table(head, rows, f"Every delivery, by channel.{more}", wrong=wrong)

@@ -70,8 +70,8 @@ class Plan(TypedDict):
     warmup: float  # the first seconds of publishing are counted and checked, but not in the latency figures
     shape: str | None  # ramp, step, spike, soak or None
     processes: int  # generator processes that took part
-    connections: int  # healthy connections: users x (per_client, where a connection has one channel)
-    publisher_connections: int  # these subscribe, too: a publisher's echo is its acknowledgement
+    connections: int  # healthy connections: users x (per_client, in the raw dialect)
+    publisher_connections: int  # raw: these subscribe, too, since a publisher's echo is its acknowledgement
     timed_every: int  # every n-th delivery was timed; 1 = all
 
 
@@ -79,8 +79,9 @@ class Publications(TypedDict):
     """Publications over all channels. Markers are the barrier's: one per publisher and channel at the end."""
 
     planned: int  # rate x duration; x the time until it was stopped, if the plan has no duration
-    attempted: int  # handed to the kernel, markers not counted
-    acknowledged: int  # of the attempted: echoed back to their publisher
+    attempted: int  # handed to the kernel and not refused, markers not counted
+    refused: dict[str, int]  # by the error that the server answered with; nobody is owed them
+    acknowledged: int  # of the attempted: answered or, in the raw dialect, echoed back to their publisher
     markers: int
     late_max_ms: float | None  # how far behind its intended time a send was, at worst
     seconds: float | None  # from the first intended time to the last
@@ -91,9 +92,9 @@ class Clients(TypedDict):
 
     asked: int
     connected: int
-    failed: dict[str, int]  # by reason: "refused", "timeout", "HTTP 503", ...
+    failed: dict[str, int]  # by reason: "refused", "timeout", "HTTP 503", "subscribe: error 103 ...", ...
     connects_per_second: float | None  # while connections were being opened
-    closes: dict[str, int]  # before the run's own end, by close code; "1006" = no close frame
+    closes: dict[str, int]  # before the run's own end, by close or unsubscribe code; "1006" = no close frame
     left: int  # of their own accord: a load shape let them go
 
 
@@ -115,7 +116,7 @@ class ChannelRow(TypedDict):
 
     channel: str
     publications: int  # markers included
-    subscribers: int  # healthy connections, publishers' connections included
+    subscribers: int  # healthy connections on it, raw publishers' included
     expected: int
     delivered: int
     declared: int
@@ -162,12 +163,12 @@ class Ledger(TypedDict):
     delivered: int  # distinct, in this run, on the right channel
     declared: int  # not delivered, and the server said so: counted as dropped, or the connection was ended
     lost: int  # not delivered and not declared
-    overdue: int  # not delivered when the barrier gave up, while messages were still coming in
+    overdue: int  # not delivered when the barrier gave up, while messages still came in, or to one who came too late
     duplicated: int
     reordered: int
     unexpected: int  # foreign payload, wrong channel, never sent
-    silent_clients: int  # healthy connections that were owed something and got nothing
-    barrier_missing: int  # healthy connections that did not see every final marker in time
+    silent_clients: int  # healthy subscriptions (a connection and a channel) that were owed something and got nothing
+    barrier_missing: int  # healthy subscriptions that did not see every final marker in time
     damaged: list[str]  # the first 20 connections with a wrong entry, one sentence each
     channels: list[ChannelRow]  # at most 1,000, the ones with something wrong first
     server: ServerAccount
@@ -264,7 +265,7 @@ class Result(TypedDict):
     troublemakers: Troublemakers
     ledger: Ledger
     latency: Latency  # intended send time to receipt
-    handshake: Latency  # start of the TCP connect to the 101
+    handshake: Latency  # start of the TCP connect until the client hears its channels (raw: to the 101)
     timeline: list[TimelineRow]
     generator: list[GeneratorRow]
     server: ServerFacts

@@ -126,6 +126,7 @@ def plan(parsed: argparse.Namespace) -> str:
     return (
         f"Stentor load test: {axes.many(parsed.subscribers, 'subscriber')}, {parsed.rate:g} publications/s of "
         f"{parsed.size:,} bytes on {axes.many(parsed.channels, 'channel')} for {parsed.publish_time}"
+        + (f" in the {parsed.dialect} dialect" if parsed.dialect != "raw" else "")
         + (f", beside {', '.join(trouble)}" if trouble else "")
         + (f", against {parsed.url}" if parsed.url else "")
     )

@@ -53,6 +53,8 @@ class Climb:
         self.cores = "not known"
         for step in (s for leg, _ in _SHARES for s in self.grid.leg(leg)):
             checked(self._options(step))
+        if not seconds(parsed.publish_time):
+            raise BadOption("TIME=0: a step has to come to an end")
         if parsed.repeat < 1 or parsed.refine < 0:
             raise BadOption("REPEAT= takes 1 or more, REFINE= 0 or more")
 

@@ -81,7 +81,7 @@ def _leg(scaling: Scaling, leg: Leg) -> Markup:
 
 
 def _table(leg: Leg, steps: Sequence[tuple[float, Step]]) -> Markup:
-    head = (UNITS[leg], "", "deliveries/s", "p50", "p99", "p99.9", "CPU per delivery", "memory per conn.", "why")
+    head = (UNITS[leg], "", "deliveries/s", "p50", "p99", "p99.9", "CPU per delivery", "memory per conn.")
     say: dict[str, Callable[[float], str]] = {
         "deliveries_per_second": axes.count,
         "p50_ms": axes.milliseconds,
@@ -91,7 +91,7 @@ def _table(leg: Leg, steps: Sequence[tuple[float, Step]]) -> Markup:
         "rss_per_connection": axes.size,
     }
     rows = [
-        (f"{value:,g}", step["state"], *(_spread(step, key, text) for key, text in say.items()), step["why"] or "")
+        (f"{value:,g}", step["state"], *(_spread(step, key, text) for key, text in say.items()))
         for value, step in steps
     ]
     fixed = steps[0][1]
@@ -103,7 +103,9 @@ def _table(leg: Leg, steps: Sequence[tuple[float, Step]]) -> Markup:
     wrong = {i for i, (_, step) in enumerate(steps) if step["state"] == "broken"}
     runs = axes.many(len(fixed["repetitions"]), "run")
     caption = f"{load}. Medians of {runs}, with half of their range; warm-up left out."
-    return page.table(head, rows, caption, wrong=wrong)
+    # Why a step did not hold takes a sentence, and a sentence has no room beside so many figures.
+    why = [f"{value:,g}: {step['why'].rstrip('.')}." for value, step in steps if step["why"]]
+    return Markup(page.table(head, rows, caption, wrong=wrong) + page.listed(why))
 
 
 def _spread(step: Step, key: str, say: Callable[[float], str]) -> str:

@@ -20,8 +20,9 @@ from typing import Any
 
 import gevent
 
+from loadtest.dialect import Introduction
 from loadtest.histogram import Histogram
-from loadtest.ledger import Audience, Entry, Memory, Sums, damage, settle
+from loadtest.ledger import Audience, Entry, Memory, Refused, Sums, damage, settle
 from loadtest.opening import Opener, Source, resolve
 from loadtest.options import Options
 from loadtest.payload import streams
@@ -81,11 +82,11 @@ class Station:
         self._number = number
         self._stations = max(stations, 1)
         self._tell = tell
-        self._dialect = options.dialect()
+        self._dialect = options.make_dialect()
         self._streams = streams(options.run, options.publishers, options.channels, options.size)
-        self._layout = self._dialect.layout(options.size)
+        self._layout = self._dialect.layout(options.size, options.channel)
         self._memory = Memory()
-        self._audiences: dict[tuple[int, ...], Audience] = {}
+        self._audiences: dict[tuple[tuple[int, ...], bool], Audience] = {}
         self._headers = [("Authorization", f"Bearer {options.token}")] if options.token else []
         address, family = resolve(self._dialect.target([options.channel(0)]))
         self._opener = Opener(address, family, Source(address))
@@ -99,6 +100,7 @@ class Station:
         self.publishers = Publishers(self.swarm, len(self._streams))
         self._trouble: Troublemakers | None = None
         self._going = False
+        self._ceasing = False
         self._over = False
         self._timed = 0
         self.fresh: list[Second] = []  # finished seconds that Locust's own page has not been shown yet
@@ -127,8 +129,8 @@ class Station:
             # Workers take turns, so that the channels fill evenly without anyone counting for all.
             number = self._clients * self._stations + self._number
             self._clients += 1
-            for channel in self.options.channels_of(number):
-                self._connect(channel, client)
+            for channels in self._dialect.split(self.options.channels_of(number)):
+                self._connect(channels, client)
         return clients
 
     def leave(self, clients: Sequence[Client]) -> None:
@@ -140,37 +142,39 @@ class Station:
                     self.subscribers.left += 1
                 self.swarm.leave(connection)
 
-    def _connect(self, channel: int, client: Client) -> None:
+    def _connect(self, channels: tuple[int, ...], client: Client) -> None:
         self.subscribers.asked += 1
 
         def done(sock: Any, outcome: bytes | str) -> None:
             if sock is None:
                 self.subscribers.failed[str(outcome)] += 1
                 return
-            if client.gone or self._over:
+            if client.gone or self._over or self._ceasing:  # the final markers may be out already
                 sock.close()
                 self.subscribers.asked -= 1
                 return
             assert isinstance(outcome, bytes)
             self.subscribers.connected += 1
-            client.connections.append(self._adopt(sock, outcome, channel, self._on_close))
+            client.connections.append(self._adopt(sock, outcome, self._audience(channels), self._on_close))
 
-        self._opener.open(self._dialect.target([self.options.channel(channel)]), self._headers, done)
+        self._opener.open(self._introduction(channels), done)
 
-    def _adopt(self, sock: Any, rest: bytes, channel: int, on_close: Callable[[Connection, int], None]) -> Connection:
-        entry = Entry(self._audience((channel,)), late=self._going)
+    def _introduction(self, channels: tuple[int, ...], listens: bool = True) -> Introduction:
+        return Introduction(self._dialect, [self.options.channel(each) for each in channels], self._headers, listens)
+
+    def _adopt(
+        self, sock: Any, rest: bytes, audience: Audience, on_close: Callable[[Connection, int], None]
+    ) -> Connection:
+        entry = Entry(audience, late=self._going)
         connection = self.swarm.adopt(sock, entry, rest, on_close)
         self._here.append(connection)
-        opening = self._dialect.opening([self.options.channel(channel)])
-        if opening:
-            self.swarm.send(connection, opening)
         return connection
 
-    def _audience(self, channels: tuple[int, ...]) -> Audience:
-        audience = self._audiences.get(channels)
+    def _audience(self, channels: tuple[int, ...], listens: bool = True) -> Audience:
+        audience = self._audiences.get((channels, listens))
         if audience is None:
-            audience = Audience(channels, self._streams, self._layout, self._memory)
-            self._audiences[channels] = audience
+            audience = Audience(channels, self._streams, self._layout, self._memory, listens)
+            self._audiences[channels, listens] = audience
         return audience
 
     def _on_close(self, connection: Connection, code: int) -> None:
@@ -190,7 +194,8 @@ class Station:
 
     def _connect_publisher(self, number: int) -> None:
         stream = self._streams[number]
-        channel = self.options.channel(stream.channel)
+        channel, channels = self.options.channel(stream.channel), (stream.channel,)
+        listens = not self._dialect.answers
         self.publishing.asked += 1
 
         def on_close(connection: Connection, code: int) -> None:
@@ -202,16 +207,15 @@ class Station:
                 return
             assert isinstance(outcome, bytes)
             self.publishing.connected += 1
-            connection = self._adopt(sock, outcome, stream.channel, on_close)
+            connection = self._adopt(sock, outcome, self._audience(channels, listens), on_close)
             self.publishers.senders[number] = StreamSender(stream, channel, self._dialect, self.swarm, connection)
 
-        self._opener.open(self._dialect.target([channel]), self._headers, done)
+        self._opener.open(self._introduction(channels, listens), done)
 
     def _open_troubled(
         self, number: int, done: Callable[[Any, bytes | str], None], prepare: Callable[[Any], None] | None
     ) -> None:
-        channel = self.options.channel(number % self.options.channels)
-        self._troubled.open(self._dialect.target([channel]), self._headers, done, prepare)
+        self._troubled.open(self._introduction((number % self.options.channels,)), done, prepare)
 
     def go(self, message: Message) -> None:
         """Publishing begins: everyone here until now is owed every publication."""
@@ -231,6 +235,7 @@ class Station:
 
     def cease(self, message: Message) -> None:
         """Publish no more, send the final markers, and tell what was sent; in a greenlet of its own."""
+        self._ceasing = True
         gevent.spawn(self._cease, message["within"])
 
     def _cease(self, within: float) -> None:
@@ -240,7 +245,7 @@ class Station:
         if self._going:
             self.publishers.mark()
         deadline = monotonic() + within
-        while not self.publishers.flushed() and monotonic() < deadline:
+        while not self.publishers.is_settled() and monotonic() < deadline:
             gevent.sleep(0.01)
         senders = self.publishers.senders
         self._tell(
@@ -248,8 +253,10 @@ class Station:
             {
                 "totals": [[number, sender.total()] for number, sender in senders.items()],
                 "attempted": sum(sender.attempted() for sender in senders.values()),
-                "received": sum(sender.queued - sender.waiting() for sender in senders.values()),
-                "markers": sum(int(sender.marked and not sender.waiting()) for sender in senders.values()),
+                "refused": [[number, list(sender.refused)] for number, sender in senders.items() if sender.refused],
+                "why_refused": dict(Counter(why for sender in senders.values() for why in sender.refused.values())),
+                "received": sum(sender.received() for sender in senders.values()),
+                "markers": sum(int(sender.has_marked()) for sender in senders.values()),
                 "late_max": self.publishers.late_max if senders else None,
                 "first": self.publishers.first,
                 "last": self.publishers.last,
@@ -258,13 +265,12 @@ class Station:
 
     def settle(self, message: Message) -> None:
         """Wait for the final markers, then close the books; in a greenlet of its own."""
-        totals = {
-            (self._streams[number].publisher, self._streams[number].channel): total
-            for number, total in message["totals"]
-        }
-        gevent.spawn(self._settle, totals, message["within"])
+        streams = [(stream.publisher, stream.channel) for stream in self._streams]
+        totals = {streams[number]: total for number, total in message["totals"]}
+        refused = {streams[number]: sorted(sequences) for number, sequences in message["refused"]}
+        gevent.spawn(self._settle, totals, refused, message["within"])
 
-    def _settle(self, totals: Totals, within: float) -> None:
+    def _settle(self, totals: Totals, refused: Refused, within: float) -> None:
         deadline = monotonic() + within
         waiting = [connection for connection in self._here if connection.entry.ended is None]
         received, moved = self.swarm.delivered(), monotonic()
@@ -276,7 +282,7 @@ class Station:
             if waiting:
                 gevent.sleep(0.05)
         under_way = bool(waiting) and monotonic() - moved < min(QUIET, within / 2)
-        self._tell("account", self._account(totals, under_way))
+        self._tell("account", self._account(totals, refused, under_way))
 
     # -- what it tells -------------------------------------------------------------------------------------------
 
@@ -322,15 +328,15 @@ class Station:
             self._timed += second.latency.count
         return {"process": self.name, "rows": rows, "handshakes": self._opener.handshakes.dump()}
 
-    def _account(self, totals: Totals, under_way: bool) -> Message:
+    def _account(self, totals: Totals, refused: Refused, under_way: bool) -> Message:
         by_channel: dict[int, Sums] = {}
         damaged: list[str] = []
         for connection in self._here:
             entry = connection.entry
-            sums = settle(entry, entry.due(totals), under_way)
-            by_channel.setdefault(entry.audience.channels[0], Sums()).add(sums)
-            if len(damaged) < MAX_DAMAGED and (text := damage(sums, entry)):
-                damaged.append(text)
+            for channel, sums in settle(entry, entry.due(totals), refused, under_way).items():
+                by_channel.setdefault(channel, Sums()).add(sums)
+                if len(damaged) < MAX_DAMAGED and (text := damage(sums, entry, channel)):
+                    damaged.append(text)
         self._finish_second()
         report = self.report()
         first, last = self._opener.first_ns, self._opener.last_ns

@@ -18,6 +18,7 @@ from typing import Any
 
 import gevent
 
+from loadtest.dialect import Dialect, Payload, Reply, Said, Unsubscribed
 from loadtest.histogram import Histogram
 from loadtest.ledger import Entry
 from loadtest.opening import READ, WRITE
@@ -28,7 +29,6 @@ from loadtest.protocol import (
     MAX_FRAME,
     PING,
     PONG,
-    Dialect,
     IncomingFrame,
     ProtocolFault,
     close_code,
@@ -59,14 +59,16 @@ class Connection:
     """One open connection whose frames are checked."""
 
     __slots__ = (
-        "closed", "entry", "message", "on_close", "outgoing", "reader", "recv_into", "sock", "tail", "writer"
+        "closed", "entry", "message", "on_close", "on_reply", "outgoing", "reader", "recv_into", "sock", "tail",
+        "writer",
     )  # fmt: skip
 
     def __init__(self, sock: Any, entry: Entry, on_close: Callable[[Connection, int], None]) -> None:
         self.sock = sock
         self.recv_into = sock.recv_into
         self.entry = entry
-        self.on_close = on_close
+        self.on_close = on_close  # also when the server takes one channel away
+        self.on_reply: Callable[[Reply], None] | None = None
         self.tail = b""  # the beginning of a frame whose end has not come yet
         self.message: list[bytes] | None = None  # the fragments of a message, while it is incomplete
         self.outgoing = bytearray()
@@ -328,8 +330,23 @@ class Swarm:
         connection.message = None if frame.fin else parts
         if not frame.fin:
             return
+        for said in self._dialect.read(b"".join(parts)):
+            self._hear(connection, said, now)
+
+    def _hear(self, connection: Connection, said: Said, now: int) -> None:
         entry = connection.entry
-        for payload in self._dialect.payloads(b"".join(parts)):
-            stamp = entry.audience.take(entry, payload)
+        if isinstance(said, Payload):
+            stamp = entry.audience.take(entry, said.payload, said.channel)
             if stamp is not None:
                 self._deliver((stamp,), stamp, now)
+        elif isinstance(said, Reply):
+            if connection.on_reply is not None:
+                connection.on_reply(said)
+        elif isinstance(said, Unsubscribed):
+            channel = entry.audience.channel(said.channel)
+            if channel is not None and entry.cut_at(channel) is None:
+                entry.cut(channel)
+                self.closes[said.code] += 1
+                connection.on_close(connection, said.code)
+        else:
+            self.send(connection, said.answer)

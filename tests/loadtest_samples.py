@@ -130,6 +130,7 @@ def result(subscribers: int = 200, rate: int = 50, seconds: int = 8, *, p50: flo
         "publications": {
             "planned": publications,
             "attempted": publications,
+            "refused": {},
             "acknowledged": publications,
             "markers": 1,
             "late_max_ms": 0.4,
@@ -222,7 +223,14 @@ def unmeasured() -> Result:
     nothing: dict[str, Any] = dict.fromkeys(("min", "max", "mean", "p50", "p90", "p99", "p99_9", "p99_99"))
     for name in ("latency", "handshake"):
         made[name] = {"unit": "us", "count": 0, "histogram": [], **nothing}
-    made["publications"] |= {"attempted": 0, "acknowledged": 0, "markers": 0, "late_max_ms": None, "seconds": None}
+    made["publications"] |= {
+        "attempted": 0,
+        "refused": {},
+        "acknowledged": 0,
+        "markers": 0,
+        "late_max_ms": None,
+        "seconds": None,
+    }
     made["clients"] |= {"connected": 0, "failed": {"refused": 200}, "connects_per_second": None}
     made["ledger"] |= {"expected": 0, "delivered": 0, "channels": []}
     made["ledger"]["server"] = {

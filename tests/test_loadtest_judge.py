@@ -69,7 +69,7 @@ def test_what_had_not_arrived_in_time_fails(made: Any) -> None:
     verdict, why = told(made)
     assert verdict == "fail"
     assert why.endswith(
-        "had not arrived when the barrier gave up: 2 connections did not see the final markers in time."
+        "had not arrived when the barrier gave up: 2 subscriptions did not see the final markers in time."
     )
 
 
@@ -107,8 +107,8 @@ def test_a_generator_at_its_limit_proves_nothing(made: Any, busy: dict[str, floa
             "publishers", {"closes": {"1008": 1}},
             "The server closed 1 publisher (1008: 1): what it had received of them is not known.",
         ),
-        ("ledger", {"silent_clients": 1}, "1 healthy connections got nothing at all."),
-        ("ledger", {"barrier_missing": 2}, "2 healthy connections did not see the final markers in time."),
+        ("ledger", {"silent_clients": 1}, "1 healthy subscriptions got nothing at all."),
+        ("ledger", {"barrier_missing": 2}, "2 healthy subscriptions did not see the final markers in time."),
         (
             "troublemakers", {"stalled_asked": 5, "stalled_observed": 4},
             "5 stalled clients were asked for, 4 were seen to be stalled.",
@@ -137,6 +137,14 @@ def test_nobody_owed_anything_is_unknown(made: Any) -> None:
 def test_ninety_nine_percent_of_the_plan_is_enough(made: Any) -> None:
     made["publications"]["attempted"] = 396
     assert told(made)[0] == "pass"
+
+
+def test_refused_publications_are_noted(made: Any) -> None:
+    made["publications"]["refused"] = {"error 108 not available": 2, "error 100 internal server error": 1}
+    assert judge(made, Limits())["notes"][0] == (
+        "The server refused publications (error 100 internal server error: 1, error 108 not available: 2): "
+        "nobody was owed them."
+    )
 
 
 def test_a_run_that_was_stopped_is_unknown_but_a_seen_fault_stays_one(made: Any) -> None:

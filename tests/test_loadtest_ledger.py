@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtest.ledger import Account, Audience, Entry, Memory, Position, Sums, settle
+from loadtest.dialect import RawDialect
+from loadtest.ledger import Account, Audience, Entry, Memory, Position, Refused, Sums, damage, settle
 from loadtest.payload import Stream
-from loadtest.protocol import TEXT, RawDialect, header, read_frame
+from loadtest.protocol import TEXT, header, read_frame
 
 SIZE = 64
 DIALECT = RawDialect("ws://localhost/ws/{channel}")
@@ -19,11 +20,17 @@ DIALECT = RawDialect("ws://localhost/ws/{channel}")
 
 def audience(publishers: int = 1, memory: Memory | None = None) -> Audience:
     streams = [Stream("ab12", publisher, 0, SIZE) for publisher in range(publishers)]
-    return Audience((0,), streams, DIALECT.layout(SIZE), memory or Memory())
+    return Audience((0,), streams, DIALECT.layout(SIZE, str), memory or Memory())
 
 
 def frame(sequence: int, publisher: int = 0, channel: int = 0, run: str = "ab12", size: int = SIZE) -> bytes:
     return header(TEXT, size) + Stream(run, publisher, channel, size).payload(sequence, 1000 + sequence)
+
+
+def settled(entry: Entry, totals: list[int], refused: Refused | None = None, under_way: bool = False) -> Sums:
+    """The sums of a connection on one channel."""
+    (sums,) = settle(entry, totals, refused, under_way).values()
+    return sums
 
 
 class Reader:
@@ -66,7 +73,7 @@ def book(*sequences: int, total: int | None = None, late: bool = False) -> Sums:
     reader = Reader(Entry(audience(), late))
     for sequence in sequences:
         reader.feed(frame(sequence))
-    return settle(reader.entry, [max(sequences) if total is None else total])
+    return settled(reader.entry, [max(sequences) if total is None else total])
 
 
 def test_a_clean_connection() -> None:
@@ -84,7 +91,7 @@ def test_the_end_is_absent() -> None:
 def test_the_end_is_overdue_while_messages_still_come_in() -> None:
     reader = Reader(Entry(audience(), late=False))
     reader.feed(frame(1) + frame(3))
-    assert settle(reader.entry, [5], under_way=True) == Sums(
+    assert settled(reader.entry, [5], under_way=True) == Sums(
         subscribers=1, expected=5, delivered=2, missing=1, overdue=2, unfinished=1
     )
 
@@ -107,21 +114,21 @@ def test_one_that_was_never_sent_is_unexpected() -> None:
 
 def test_nothing_received_is_silence() -> None:
     entry = Entry(audience(), late=False)
-    assert settle(entry, [3]) == Sums(subscribers=1, expected=3, absent=3, silent=1, unfinished=1)
+    assert settled(entry, [3]) == Sums(subscribers=1, expected=3, absent=3, silent=1, unfinished=1)
 
 
 def test_what_a_closed_connection_missed_is_declared() -> None:
     reader = Reader(Entry(audience(), late=False))
     reader.feed(frame(1))
     reader.entry.end("closed")
-    assert settle(reader.entry, [3]) == Sums(subscribers=1, expected=3, delivered=1, declared=2)
+    assert settled(reader.entry, [3]) == Sums(subscribers=1, expected=3, delivered=1, declared=2)
 
 
 def test_who_left_is_owed_nothing_more() -> None:
     reader = Reader(Entry(audience(), late=False))
     reader.feed(frame(1))
     reader.entry.end("left")
-    assert settle(reader.entry, [3]) == Sums(subscribers=1, expected=1, delivered=1)
+    assert settled(reader.entry, [3]) == Sums(subscribers=1, expected=1, delivered=1)
 
 
 def test_who_joins_later_is_owed_what_follows_its_first() -> None:
@@ -136,7 +143,7 @@ def test_who_joins_later_and_gets_something_older_than_its_first_got_it_out_of_o
 
 def test_who_joins_later_and_hears_nothing_is_owed_the_marker() -> None:
     entry = Entry(audience(), late=True)
-    assert settle(entry, [9]) == Sums(subscribers=1, expected=1, absent=1, silent=1, unfinished=1)
+    assert settled(entry, [9]) == Sums(subscribers=1, expected=1, overdue=1, silent=1, unfinished=1)
 
 
 @pytest.mark.parametrize(
@@ -156,13 +163,13 @@ def test_who_joins_later_and_hears_nothing_is_owed_the_marker() -> None:
 def test_whatever_is_not_of_this_run_and_channel_is_unexpected(foreign: bytes) -> None:
     reader = Reader(Entry(audience(), late=False))
     reader.feed(frame(1) + foreign + frame(2))
-    assert settle(reader.entry, [2]) == Sums(subscribers=1, expected=2, delivered=2, unexpected=1)
+    assert settled(reader.entry, [2]) == Sums(subscribers=1, expected=2, delivered=2, unexpected=1)
 
 
 def test_streams_of_several_publishers_are_kept_apart() -> None:
     reader = Reader(Entry(audience(publishers=2), late=False))
     reader.feed(frame(1, 1) + frame(1, 0) + frame(2, 1) + frame(4, 1) + frame(2, 0))
-    assert settle(reader.entry, [2, 4]) == Sums(subscribers=1, expected=6, delivered=5, missing=1)
+    assert settled(reader.entry, [2, 4]) == Sums(subscribers=1, expected=6, delivered=5, missing=1)
 
 
 def test_connections_that_have_come_equally_far_share_a_position() -> None:
@@ -194,8 +201,8 @@ def test_what_is_remembered_is_compared_byte_by_byte() -> None:
     good.feed(data)
     position = data.index(b"0000000007")
     bad.feed(data[: position + 9] + b"8" + data[position + 10 :])
-    assert settle(good.entry, [10]).delivered == 10
-    sums = settle(bad.entry, [10])
+    assert settled(good.entry, [10]).delivered == 10
+    sums = settled(bad.entry, [10])
     assert (sums.delivered, sums.missing, sums.duplicated) == (9, 1, 1)
 
 
@@ -210,7 +217,7 @@ def test_the_memory_is_bounded_and_forgetting_changes_nothing() -> None:
     assert start.memo is None, "the oldest is forgotten, although somebody still stands there"
     assert memory._held <= 10_000
     behind.feed(b"".join(data))
-    assert settle(behind.entry, [1000]) == settle(ahead.entry, [1000])
+    assert settled(behind.entry, [1000]) == settled(ahead.entry, [1000])
 
 
 def test_who_has_left_holds_on_to_nothing() -> None:
@@ -234,6 +241,62 @@ def test_gaps_beyond_the_bound_are_counted_but_not_kept() -> None:
     assert account.late(0, 3999)
     assert not account.late(0, 1), "forgotten: it cannot be told from a duplicate"
     assert (account.missing, account.reordered, account.duplicated) == (1999, 1, 1)
+
+
+def test_what_the_server_refused_is_owed_to_nobody() -> None:
+    """Of one stream: in a gap, in the tail, and one that came all the same."""
+    reader = Reader(Entry(audience(), late=False))
+    for sequence in (1, 2, 5):
+        reader.feed(frame(sequence))
+    assert settled(reader.entry, [7], {(0, 0): [3, 6]}) == Sums(
+        subscribers=1, expected=5, delivered=3, missing=1, absent=1, unfinished=1
+    )
+    assert settled(reader.entry, [5], {(0, 0): [2, 3, 4]}) == Sums(subscribers=1, expected=2, delivered=2, unexpected=1)
+    late = Reader(Entry(audience(), late=True))
+    late.feed(frame(5) + frame(8))
+    assert settled(late.entry, [8], {(0, 0): [2, 6, 7]}) == Sums(subscribers=1, expected=2, delivered=2)
+
+
+def two_channels() -> Audience:
+    streams = [Stream("ab12", 0, channel, SIZE) for channel in range(2)]
+    return Audience((0, 1), streams, DIALECT.layout(SIZE, str), Memory())
+
+
+def test_a_channel_that_was_taken_away_is_declared_from_there_on_and_the_others_are_not() -> None:
+    reader = Reader(Entry(two_channels(), late=False))
+    reader.feed(frame(1) + frame(1, channel=1))
+    reader.entry.cut(0)
+    reader.feed(frame(2, channel=1))
+    reader.entry.cut(0)
+    assert settle(reader.entry, [3, 3]) == {
+        0: Sums(subscribers=1, expected=3, delivered=1, declared=2),
+        1: Sums(subscribers=1, expected=3, delivered=2, absent=1, unfinished=1),
+    }
+    reader.feed(frame(3, channel=1))
+    assert reader.entry.has_all([3, 3])
+    reader.feed(frame(2))
+    assert settle(reader.entry, [3, 3])[0] == Sums(subscribers=1, expected=2, delivered=1, declared=1, unexpected=1)
+
+
+def test_what_goes_wrong_on_one_channel_is_not_held_against_another() -> None:
+    reader = Reader(Entry(two_channels(), late=False))
+    reader.feed(frame(1) + frame(3, channel=1) + frame(1) + frame(2))
+    assert settle(reader.entry, [2, 3]) == {
+        0: Sums(subscribers=1, expected=2, delivered=2, duplicated=1),
+        1: Sums(subscribers=1, expected=3, delivered=1, missing=2),
+    }
+    (first, second) = (damage(sums, reader.entry, channel) for channel, sums in settle(reader.entry, [2, 3]).items())
+    assert first == "A connection on channel 0: 1 duplicated."
+    assert second == "A connection on channel 1: 2 missing (the first missing: 1-2)."
+
+
+def test_who_only_publishes_is_owed_nothing_and_may_hear_nothing() -> None:
+    deaf = Audience((0,), [Stream("ab12", 0, 0, SIZE)], DIALECT.layout(SIZE, str), Memory(), listens=False)
+    reader = Reader(Entry(deaf, late=False))
+    assert settled(reader.entry, []) == Sums()
+    assert reader.entry.has_all([])
+    reader.feed(frame(1))
+    assert settled(reader.entry, []) == Sums(unexpected=1)
 
 
 def test_sums_add_up_field_by_field() -> None:
@@ -291,7 +354,7 @@ def test_the_ledger_agrees_with_the_model_however_the_bytes_are_cut(rng: random.
         readers[index].feed(wires[index][:cut])
         wires[index] = wires[index][cut:]
     for plan, reader in zip(plans, readers, strict=True):
-        sums = settle(reader.entry, [total])
+        sums = settled(reader.entry, [total])
         found = (sums.delivered, sums.missing + sums.absent, sums.duplicated, sums.reordered)
         assert found == model(plan, total), plan
         assert len(reader.received) == sums.delivered

@@ -204,8 +204,22 @@ def test_an_interrupted_run_closes_its_books(server: Server, tmp_path: Path, num
         assert run.wait() == 2, run.output
     result = run.result()
     assert result["verdict"]["verdict"] == "unknown"
-    assert result["verdict"]["reasons"][0] == "The run was interrupted."
+    assert result["verdict"]["reasons"][0] == "The run was stopped before its end."
     assert result["ledger"]["lost"] == 0
+    assert result["ledger"]["expected"] == result["ledger"]["delivered"] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_without_a_duration_is_judged_when_it_is_stopped(server: Server, tmp_path: Path, number: int) -> None:
+    with locust(tmp_path, *headless(server), "--processes", "2", USERS=10, RATE=50, TIME="0") as run:
+        progress = tmp_path / schema.PROGRESS_FILE
+        wait_until(lambda: progress.exists() and '"delivered"' in progress.read_text(), within=30)
+        (os.killpg if number == signal.SIGINT else os.kill)(run.process.pid, number)
+        assert run.wait() == 0, run.output
+    result = run.result()
+    assert result["verdict"]["verdict"] == "pass", result["verdict"]
+    assert result["plan"]["duration"] is None
+    assert result["publications"]["attempted"] > 0.99 * result["publications"]["planned"] > 0
     assert result["ledger"]["expected"] == result["ledger"]["delivered"] > 0
 
 

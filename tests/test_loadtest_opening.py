@@ -8,8 +8,9 @@ from typing import Any
 import gevent
 import pytest
 
+from loadtest.centrifuge import CentrifugeDialect
+from loadtest.dialect import Introduction, RawDialect
 from loadtest.opening import Opener, Source, reason_of, resolve
-from loadtest.protocol import RawDialect
 from tests.test_loadtest_protocol import accepted
 from tests.test_loadtest_swarm import turn
 
@@ -19,11 +20,13 @@ DIALECT = RawDialect("ws://127.0.0.1:1/ws/{channel}")
 class Acceptor:
     """A server that answers handshakes as it is told."""
 
-    def __init__(self, answer: Callable[[bytes], bytes | None]) -> None:
+    def __init__(
+        self, answer: Callable[[bytes], bytes | None], commands: Callable[[bytes], bytes] | None = None
+    ) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
         self.address = self.listener.getsockname()
-        self._answer = answer
+        self._answer, self._commands = answer, commands
         self._clients: list[socket.socket] = []
         self.most = 0
         self._loop = gevent.spawn(self._run)
@@ -42,6 +45,18 @@ class Acceptor:
             answer = self._answer(client.recv(4096))
             if answer is not None:
                 client.sendall(answer)
+            if self._commands is not None:
+                client.setblocking(False)
+                gevent.spawn(self._converse, client, self._commands)
+
+    def _converse(self, client: socket.socket, commands: Callable[[bytes], bytes]) -> None:
+        with gevent.Timeout(20):
+            while True:
+                try:
+                    client.send(commands(client.recv(4096)))
+                    return
+                except BlockingIOError:
+                    gevent.sleep(0.001)
 
     def close(self) -> None:
         self._loop.kill()
@@ -52,9 +67,9 @@ class Acceptor:
 def attempt(acceptor: Acceptor, count: int = 1, **options: Any) -> tuple[Opener, list[tuple[Any, bytes | str]]]:
     opener = Opener(acceptor.address, socket.AF_INET, Source(acceptor.address), **options)
     outcomes: list[tuple[Any, bytes | str]] = []
-    uri = RawDialect(f"ws://127.0.0.1:{acceptor.address[1]}/ws/{{channel}}").target(["a"])
+    dialect = RawDialect(f"ws://127.0.0.1:{acceptor.address[1]}/ws/{{channel}}")
     for _ in range(count):
-        opener.open(uri, [], lambda sock, outcome: outcomes.append((sock, outcome)))
+        opener.open(Introduction(dialect, ["a"]), lambda sock, outcome: outcomes.append((sock, outcome)))
     return opener, outcomes
 
 
@@ -71,6 +86,21 @@ def test_connections_are_opened_a_bounded_number_at_a_time() -> None:
     assert opener.pending == 0
     for sock, _ in outcomes:
         sock.close()
+    opener.abandon()
+    acceptor.close()
+
+
+def test_a_client_of_the_centrifuge_dialect_is_open_when_it_has_its_answers() -> None:
+    acceptor = Acceptor(
+        accepted, commands=lambda frame: b"\x81\x21" + b'{"id":1,"connect":{"client":"c"}}' + b"\x89\x00"
+    )
+    dialect = CentrifugeDialect(f"ws://127.0.0.1:{acceptor.address[1]}/connection/websocket")
+    opener = Opener(acceptor.address, socket.AF_INET, Source(acceptor.address))
+    outcomes: list[tuple[Any, bytes | str]] = []
+    opener.open(Introduction(dialect, [], listens=False), lambda sock, outcome: outcomes.append((sock, outcome)))
+    turn(lambda: outcomes)
+    assert outcomes[0][1] == b"\x89\x00"
+    outcomes[0][0].close()
     opener.abandon()
     acceptor.close()
 

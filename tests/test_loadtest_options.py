@@ -43,6 +43,11 @@ def test_locusts_host_stands_in_for_the_url() -> None:
         ({"publish_time": "2s", "warmup": 2.0}, "WARMUP=2: nothing is left of 2 s"),
         ({"publish_time": "soon"}, "TIME=soon: write 30s, 5m or 1h30m"),
         ({"url": "ws://h/chat", "channels": 2}, "CHANNELS= needs a URL with {channel} in it"),
+        ({"dialect": "mqtt"}, "DIALECT=mqtt: there are raw and centrifuge"),
+        (
+            {"dialect": "centrifuge", "url": "ws://h/{channel}"},
+            "URL=ws://h/{channel}: in the centrifuge dialect no channel is part of it",
+        ),
     ],
 )
 def test_what_makes_no_run_is_refused_in_one_line(values: dict[str, Any], why: str) -> None:
@@ -74,6 +79,14 @@ def test_channels_fill_evenly(users: int, channels: int, each: int) -> None:
             counts[channel] += 1
     assert max(counts) - min(counts) <= 1
     assert run.connections == users * each
+
+
+def test_a_client_of_the_centrifuge_dialect_has_one_connection() -> None:
+    run = options(dialect="centrifuge", subscribers=10, channels=5, per_client=3, publishers=2)
+    assert run.url == "ws://127.0.0.1:8000/connection/websocket"
+    assert (run.connections_per_client, run.connections, run.subscriptions) == (1, 10, 30)
+    raw = options(subscribers=10, channels=5, per_client=3, publishers=2)
+    assert (raw.connections_per_client, raw.connections, raw.subscriptions) == (3, 30, 35)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 def ceased(**changes: Any) -> dict[str, Any]:
     return {
-        "totals": [[0, 11]], "attempted": 10, "received": 11, "markers": 1,
+        "totals": [[0, 11]], "attempted": 10, "received": 11, "markers": 1, "refused": [], "why_refused": {},
         "late_max": 2_000_000, "first": 10**9, "last": 3 * 10**9, **changes,
     }  # fmt: skip
 
@@ -52,7 +52,8 @@ def test_every_key_of_the_schema_is_there() -> None:
 def test_publications_are_summed_over_those_who_published() -> None:
     made = result(run(ceased(), ceased(totals=[[1, 5]], attempted=4, first=10**9 // 2, late_max=None), publishers=2))
     assert made["publications"] == {
-        "planned": 100, "attempted": 14, "acknowledged": 5, "markers": 2, "late_max_ms": 2.0, "seconds": 2.5,
+        "planned": 100, "attempted": 14, "refused": {}, "acknowledged": 5, "markers": 2, "late_max_ms": 2.0,
+        "seconds": 2.5,
     }  # fmt: skip
     assert made["started"] == "2026-01-02T03:04:05+00:00"
 
@@ -60,6 +61,16 @@ def test_publications_are_summed_over_those_who_published() -> None:
 def test_without_a_duration_what_was_planned_is_what_the_time_allowed() -> None:
     assert result(run(ceased(), publish_time="0", published_for=1.5))["publications"]["planned"] == 15
     assert result(run(publish_time="0", published_for=None))["publications"]["planned"] == 0
+    late = result(run(ceased(), publish_time="0", published_for=0.9))["publications"]
+    assert late["planned"] == late["attempted"] == 10, "what became due until the publishers had heard of the end"
+
+
+def test_what_was_refused_was_not_published() -> None:
+    said = ceased(refused=[[0, [3, 4]]], why_refused={"error 108": 2}, attempted=8)
+    other = ceased(totals=[[1, None]], why_refused={"error 108": 1})
+    made = run(said, other, publishers=2)
+    assert totals_by_channel(made) == {0: 9}
+    assert result(made)["publications"]["refused"] == {"error 108": 3}
 
 
 def test_credentials_are_not_written_down() -> None:

@@ -6,16 +6,15 @@ import re
 
 import pytest
 
+from loadtest.dialect import RawDialect
 from loadtest.protocol import (
     Handshake,
     ProtocolFault,
-    RawDialect,
     close_code,
     close_frame,
     header,
     pong,
     read_frame,
-    target_url,
 )
 
 DIALECT = RawDialect("ws://127.0.0.1:8000/ws/{channel}?token=t")
@@ -85,8 +84,8 @@ def test_what_a_client_sends_is_masked() -> None:
     assert close_frame(1000)[:2] == b"\x88\x82"
     assert unmasked(close_frame(1000)) == b"\x03\xe8"
     assert close_frame(1005)[:2] == b"\x88\x80"
-    assert DIALECT.publication("a", b"abc")[:2] == b"\x81\x83"
-    assert unmasked(DIALECT.publication("a", b"abc")) == b"abc"
+    assert DIALECT.publication("a", b"abc", 1)[:2] == b"\x81\x83"
+    assert unmasked(DIALECT.publication("a", b"abc", 1)) == b"abc"
 
 
 def test_the_code_of_a_close_frame() -> None:
@@ -132,32 +131,3 @@ def test_a_forged_accept_is_refused() -> None:
     handshake = Handshake(DIALECT.target(["a"]))
     with pytest.raises(ProtocolFault, match="Sec-WebSocket-Accept"):
         handshake.receive(accepted(b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"))
-
-
-@pytest.mark.parametrize(
-    ("given", "url"),
-    [
-        ("ws://h:1", "ws://h:1/ws/{channel}"),
-        ("ws://h:1/", "ws://h:1/ws/{channel}"),
-        ("ws://h/x/{channel}?a=1", "ws://h/x/{channel}?a=1"),
-        ("ws://h/chat", "ws://h/chat"),
-        (" http://h:1 ", "ws://h:1/ws/{channel}"),
-    ],
-)
-def test_a_url_is_completed(given: str, url: str) -> None:
-    assert target_url(given) == url
-
-
-@pytest.mark.parametrize(
-    "given", ["", "h:1", "ftp://h", "ws://", "ws://h:port", "ws://h/#fragment", "wss://h", "https://h"]
-)
-def test_what_is_no_url_is_refused_in_one_line(given: str) -> None:
-    with pytest.raises(ProtocolFault, match=r"^URL="):
-        target_url(given)
-
-
-def test_the_raw_dialect_has_a_connection_for_each_channel_and_no_envelope() -> None:
-    assert DIALECT.connections(3) == 3
-    assert DIALECT.opening(["a"]) == b""
-    assert list(DIALECT.payloads(b"x")) == [b"x"]
-    assert DIALECT.layout(128).before == b"\x81\x7e\x00\x80"

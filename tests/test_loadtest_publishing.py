@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loadtest.dialect import RawDialect
 from loadtest.payload import SEQUENCE, STAMP, Stream
-from loadtest.protocol import RawDialect
 from loadtest.publishing import Publishers, Schedule, StreamSender
 from tests.test_loadtest_swarm import Bench, turn
 
@@ -88,7 +88,7 @@ def test_the_marker_carries_on_the_sequence_and_is_no_publication(bench: Bench) 
     publishers.start(Schedule(monotonic_ns() - 10**9, 10.0, 3))
     turn(publishers.done)
     publishers.mark()
-    assert publishers.flushed()
+    assert publishers.is_settled()
     assert [p[16:28] for p in payloads(server.recv(1 << 20))] == [  # type: ignore[attr-defined]
         b"P 0000000001", b"P 0000000002", b"P 0000000003", b"M 0000000004",
     ]  # fmt: skip

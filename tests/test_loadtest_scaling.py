@@ -191,6 +191,7 @@ def test_a_baseline_that_is_none_stops_before_anything_runs(
         (["--slo-p99=0ms"], "SLO_P99=0ms: must be above 0"),
         (["--time-budget=-1"], "TIME_BUDGET=-1: write 50ms, 30s or 10m"),
         (["--repeat=0"], "REPEAT= takes 1 or more"),
+        (["--publish-time=0"], "TIME=0: a step has to come to an end"),
         (["--warmup=9"], "WARMUP=9: nothing is left of 7 s"),
         (["--users=5"], "unrecognized arguments"),
     ],

@@ -70,7 +70,7 @@ def test_stations_take_turns_on_the_channels(server: Server) -> None:
         one, _ = station(server, number, 2, channels=4)
         one.join(4)
         turn(lambda one=one: one.subscribers.connected == 4)
-        heard.append(sorted(channels[0] for channels in one._audiences))
+        heard.append(sorted(channels[0] for channels, _ in one._audiences))
         one.close()
     assert heard == [[0, 2], [1, 3]]
 
@@ -87,7 +87,7 @@ def test_who_joins_while_others_publish_is_owed_what_follows(server: Server) -> 
     one.leave(latecomers[:1])
     one.cease({"within": 5.0})
     turn(lambda: "ceased" in post.last)
-    one.settle({"totals": post.last["ceased"]["totals"], "within": 5.0})
+    one.settle({"totals": post.last["ceased"]["totals"], "refused": [], "within": 5.0})
     turn(lambda: "account" in post.last)
     account = post.last["account"]
     ((_, sums),) = account["channels"]
@@ -100,6 +100,15 @@ def test_who_joins_while_others_publish_is_owed_what_follows(server: Server) -> 
     one.close()
 
 
+def test_who_is_connected_when_the_markers_are_out_takes_no_part(server: Server) -> None:
+    one, post = station(server)
+    one.cease({"within": 5.0})
+    one.join(2)
+    turn(lambda: one.status()["pending"] == 0 and "ceased" in post.last)
+    assert (one.subscribers.asked, one.subscribers.connected) == (0, 0)
+    one.close()
+
+
 def test_a_station_on_another_machine_counts_but_does_not_time(server: Server) -> None:
     one, post = station(server, rate=100.0, publish_time="0.3")
     one.join(2)
@@ -109,7 +118,7 @@ def test_a_station_on_another_machine_counts_but_does_not_time(server: Server) -
     turn(lambda: one.status()["done"])
     one.cease({"within": 5.0})
     turn(lambda: "ceased" in post.last)
-    one.settle({"totals": post.last["ceased"]["totals"], "within": 5.0})
+    one.settle({"totals": post.last["ceased"]["totals"], "refused": [], "within": 5.0})
     turn(lambda: "account" in post.last)
     account = post.last["account"]
     assert (account["timing"], account["timed"]) == (False, 0)

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 import gevent
 import pytest
 
+from loadtest.dialect import RawDialect
 from loadtest.ledger import Audience, Entry, Memory, settle
 from loadtest.payload import Stream
-from loadtest.protocol import TEXT, RawDialect, header, read_frame
+from loadtest.protocol import TEXT, header, read_frame
 from loadtest.swarm import Connection, Swarm
 from tests.test_loadtest_protocol import unmasked
 
@@ -34,7 +35,7 @@ class Bench:
     def __init__(self) -> None:
         self.clock = Clock()
         self.swarm = Swarm(DIALECT, self.clock)
-        self.audience = Audience((0,), [Stream("ab12", 0, 0, SIZE)], DIALECT.layout(SIZE), Memory())
+        self.audience = Audience((0,), [Stream("ab12", 0, 0, SIZE)], DIALECT.layout(SIZE, str), Memory())
         self.closed: list[int] = []
         self._ends: list[socket.socket] = []
 
@@ -86,7 +87,7 @@ def test_frames_are_counted_and_checked_however_they_are_cut(bench: Bench) -> No
         turn()
     turn(lambda: connection.entry.delivered() == 20)
     assert bench.swarm.second.delivered == 20
-    assert connection.entry.account is None
+    assert connection.entry.is_clean
     assert connection.tail == b""
 
 
@@ -110,7 +111,7 @@ def test_what_came_with_the_handshake_is_received(bench: Bench) -> None:
     connection, server = bench.connect(rest=frames(1, 2) + frame(3)[:10])
     server.sendall(frame(3)[10:])
     turn(lambda: connection.entry.delivered() == 3)
-    assert connection.entry.account is None
+    assert connection.entry.is_clean
 
 
 def test_a_message_in_fragments_with_a_ping_between_is_one_delivery(bench: Bench) -> None:
@@ -119,7 +120,7 @@ def test_a_message_in_fragments_with_a_ping_between_is_one_delivery(bench: Bench
     server.sendall(b"\x01\x0a" + payload[:10] + b"\x89\x01p" + b"\x00\x0a" + payload[10:20])
     server.sendall(header(0, 44) + payload[20:] + frame(2))
     turn(lambda: connection.entry.delivered() == 2)
-    assert connection.entry.account is None
+    assert connection.entry.is_clean
     assert unmasked(server.recv(100)) == b"p"
 
 
@@ -140,7 +141,7 @@ def test_a_close_frame_is_answered_and_counted_by_its_code(bench: Bench) -> None
     answer = server.recv(100)
     assert (answer[:2], unmasked(answer)) == (b"\x88\x82", b"\x03\xf5")
     assert server.recv(100) == b""
-    sums = settle(connection.entry, [3])
+    sums = settle(connection.entry, [3])[0]
     assert (sums.delivered, sums.declared) == (1, 2), "what comes after a close frame does not count"
     assert bench.swarm.connections == set()
 
@@ -167,7 +168,7 @@ def test_a_server_that_breaks_the_protocol_is_left_with_1002(bench: Bench, wrong
     server.sendall(frame(1) + wrong)
     turn(lambda: connection.closed)
     assert bench.closed == [1002]
-    assert settle(connection.entry, [1]).unexpected == 1
+    assert settle(connection.entry, [1])[0].unexpected == 1
     assert unmasked(server.recv(100)) == b"\x03\xea"
 
 
