@@ -1,13 +1,15 @@
 """`make pictures`: take the pictures of the README again, from the real page and the reports of real runs.
 
-    python docs/pictures.py [page] [loadtest] [scaling]
+    python docs/pictures.py [page] [page-centrifuge] [loadtest] [scaling]
 
-Each is a screenshot by a headless Chromium: the page with `vmstat 1` on it, the newest report of `make loadtest`, and
-the newest of `make scaling`; a report that is missing is made first.
+Each is a screenshot by a headless Chromium: the page with `vmstat 1` on it, the page in the Centrifuge dialect after a
+lost connection, the newest report of `make loadtest`, and the newest of `make scaling`; a report that is missing is
+made first.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,11 +17,12 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "pictures"
@@ -33,16 +36,16 @@ def main(names: list[str]) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = browser.new_page(viewport={"width": 1200, "height": 800}, color_scheme="light")
-        for name in names or ("page", "loadtest", "scaling"):
-            {"page": _page, "loadtest": _loadtest, "scaling": _scaling}[name](page)
+        for name in names or _PICTURES:
+            _PICTURES[name](page)
             print(PICTURES / f"{name}.png")
         browser.close()
 
 
 def _page(page: Page) -> None:
-    with _server() as (url, websocket_url):
+    with _server() as (url, _):
         page.goto(f"{url}/#system")
-        publish = f"{sys.executable} -m server publish --channel system --url {websocket_url}"
+        publish = f"{sys.executable} -m server publish --channel system --url {url.replace('http', 'ws')}"
         shell = subprocess.Popen(f"vmstat 1 | {publish}", shell=True, cwd=ROOT, start_new_session=True)
         try:
             time.sleep(VMSTAT_SECONDS)
@@ -50,6 +53,42 @@ def _page(page: Page) -> None:
         finally:
             os.killpg(shell.pid, signal.SIGTERM)
             shell.wait()
+
+
+def _page_centrifuge(page: Page) -> None:
+    with _server("--history-size", "100", "--presence", "--join-leave") as (url, api):
+        address = f"{url}/#ops&dialect=centrifuge"
+        browser = page.context.browser
+        assert browser is not None
+        others = [browser.new_page() for _ in range(3)]
+        for other in others:
+            other.goto(address)
+            expect(other.locator("#state")).to_have_attribute("data-state", "live")
+        for other, words in zip(
+            others, ("Deploy of api-7 begins", "Watching the graphs", "All green here"), strict=True
+        ):
+            _say(other, words)
+        page.goto(address)
+        expect(page.locator("#people-count")).to_have_text("4 here")
+        _say(page, "Just joined, and see what was said before")
+        # One call, so that the page is away for certain when the two are published.
+        disconnect = {"user": "", "disconnect": {"code": 3011, "reason": "force reconnect"}}
+        missed = [{"publish": {"channel": "ops", "data": data}} for data in ("Deploy done", {"errors": 0, "p99": 12.5})]
+        body = json.dumps({"commands": [{"disconnect": disconnect}, *missed]}).encode()
+        urllib.request.urlopen(f"{api}/api/batch", body).close()
+        expect(page.get_by_text("Recovered 2 missed messages.")).to_be_visible()
+        expect(page.locator("#people-count")).to_have_text("4 here")
+        _say(others[0], "Thanks, all")
+        _say(page, "Nothing was lost")
+        page.screenshot(path=PICTURES / "page-centrifuge.png")
+        for other in others:
+            other.close()
+
+
+def _say(page: Page, words: str) -> None:
+    page.locator("#words").fill(words)
+    page.locator("#words").press("Enter")
+    expect(page.get_by_text(words)).to_be_visible()
 
 
 def _loadtest(page: Page) -> None:
@@ -70,21 +109,25 @@ def _report(page: Page, folders: str, name: str, module: str) -> None:
 
 
 @contextmanager
-def _server() -> Iterator[tuple[str, str]]:
-    command = [sys.executable, "-m", "server", "serve", "--port", "0", "--internal-port", "0"]
+def _server(*options: str) -> Iterator[tuple[str, str]]:
+    """Run a server; gives the address of its page, and that of its API."""
+    command = [sys.executable, "-m", "server", "serve", "--port", "0", "--internal-port", "0", *options]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         said = ""
-        while not (found := re.search(r"page\s+http://(\S+?)/\n", said)):
+        while not (found := re.search(r"page\s+(\S+?)/\n(?:.*\n)*?.*metrics\s+(\S+)/metrics", said)):
             line = process.stdout.readline()
             if not line:
                 raise SystemExit("the server did not start")
             said += line
-        yield f"http://{found[1]}", f"ws://{found[1]}"
+        yield found[1], found[2]
     finally:
         process.terminate()
         process.wait()
+
+
+_PICTURES = {"page": _page, "page-centrifuge": _page_centrifuge, "loadtest": _loadtest, "scaling": _scaling}
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ import uvloop
 from websockets.asyncio.server import broadcast
 
 from server import __version__, blueprint, logs
-from server.admin.api import Api
 from server.admin.app import Internal
+from server.admin.node_api import NodeApi
 from server.brokers.base import Broker
 from server.brokers.memory import MemoryBroker
 from server.core.backlog import Backlog
@@ -160,22 +160,26 @@ class House:
             [self.node.broker.sweep, service.tick], self.node.check_positions, self.node.check_suspects, loop.call_later
         )
 
-    def internal(self) -> Internal:
-        """Make the internal port of this process alone."""
-        settings, service, clock = self._settings, self.service, time.monotonic
-        api = Api(
+    def api(self) -> NodeApi:
+        """Make the server API of this process alone."""
+        settings, service = self._settings, self.service
+        return NodeApi(
             self.node,
             service.registry,
-            clock=clock,
+            clock=time.monotonic,
             max_channel_length=settings.max_channel_length,
             max_message_size=settings.max_message_size,
             node_id=service.node_id,
             connections=lambda: self.listener.gate.open,
         )
+
+    def internal(self) -> Internal:
+        """Make the internal port of this process alone."""
+        settings = self._settings
         return Internal(
             self.listener,
-            api,
-            clock,
+            self.api(),
+            time.monotonic,
             api_key=settings.api_key.get_secret_value() if settings.api_key else None,
             on_loopback=settings.internal_is_loopback,
         )

@@ -4,33 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
 import orjson
 import pytest
-from aiohttp import web
 
 from server.admin import api as api_module
-from server.admin.api import Api
 from server.admin.fields import ApiError
-from server.admin.http_api import routes
+from server.brokers.base import BrokerError, Retention
 from server.core.hub import CONGESTION_BYTES
+from server.core.lag import LagLimits, LagPolicy
+from server.node.namespaces import ChannelOptions
+from tests.backend import Client, backend
+from tests.backend import api_of as make
 from tests.house import House, house
 
+KEEPS = ChannelOptions(retention=Retention(3, 300))
+OPEN = ChannelOptions(presence=True, join_leave=True, retention=Retention(10, 300))
+
 BAD_REQUEST = 107
-
-
-def make(home: House, *, max_channel_length: int = 128, max_message_size: int = 65536) -> Api:
-    return Api(
-        home.node,
-        home.service.registry,
-        clock=home.clock,
-        max_channel_length=max_channel_length,
-        max_message_size=max_message_size,
-    )
 
 
 def heard(home: House, transport: Any) -> bytes:
@@ -51,6 +43,9 @@ def heard(home: House, transport: Any) -> bytes:
         ({"channel": "news", "b64data": base64.b64encode(b"\xff\x00").decode()}, b"\x82\x02\xff\x00"),
         ({"channel": "news", "b64data": ""}, b"\x82\x00"),
         ({"channel": "news", "data": "a", "b64data": "/w=="}, b"\x82\x01\xff"),
+        ({"channel": "news", "data": "a", "b64data": ""}, b"\x81\x01a"),
+        ({"channel": "news", "data": "a", "b64data": None, "tags": None, "version": None}, b"\x81\x01a"),
+        ({"channel": "news", "data": "a", "tags": {}, "delta": True, "unknown": [1]}, b"\x81\x01a"),
     ],
 )
 async def test_publish_says_it_on_the_channel(request_: dict[str, Any], frame: bytes) -> None:
@@ -86,6 +81,18 @@ async def test_broadcast_says_it_on_each() -> None:
         ({"channel": "a", "b64data": None}, "data: a JSON value is needed"),
         ({"channel": "a", "data": "x" * 65537}, "data: larger than 65536 bytes"),
         ({"channel": "a", "b64data": base64.b64encode(bytes(65537)).decode()}, "data: larger than 65536 bytes"),
+        ({"channel": "a", "data": 1, "tags": {"a": 1}}, "tags: at most 64 strings are needed"),
+        ({"channel": "a", "data": 1, "tags": {str(n): "" for n in range(65)}}, "tags: at most 64 strings are needed"),
+        ({"channel": "a", "data": 1, "tags": {"a": "x" * 65536}}, "tags: larger than 65536 bytes"),
+        ({"channel": "a", "data": 1, "tags": "a"}, "tags: an object is needed"),
+        ({"channel": "a", "data": 1, "version": -1}, "version: 0 or more is needed"),
+        ({"channel": "a", "data": 1, "version": True}, "version: a whole number is needed"),
+        ({"channel": "a", "data": 1, "version": 1.5}, "version: a whole number is needed"),
+        ({"channel": "a", "data": 1, "version": "1"}, "version: a whole number is needed"),
+        ({"channel": "a", "data": 1, "idempotency_key": 1}, "idempotency_key: a string is needed"),
+        ({"channel": "a", "data": 1, "idempotency_key": "x" * 257}, "idempotency_key: longer than 256 characters"),
+        ({"channel": "a", "data": 1, "version_epoch": [], "version": 1}, "version_epoch: a string is needed"),
+        ({"channel": "a", "data": 1, "skip_history": 1}, "skip_history: true or false is needed"),
         ({"channel": "a", "data": orjson.loads("[" * 500 + "]" * 500)}, "data: nested too deeply"),
     ],
 )
@@ -99,7 +106,7 @@ async def test_publish_refuses(request_: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("channels", [None, [], "a", {"a": 1}, 5])
 async def test_broadcast_needs_a_list(channels: object) -> None:
-    with pytest.raises(ApiError, match="channels: a list is needed"):
+    with pytest.raises(ApiError, match=r"channels: (a list|at least one) is needed"):
         await make(house()).call("broadcast", {"channels": channels, "data": 1})
 
 
@@ -144,137 +151,285 @@ async def test_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     assert heard(home, transport).endswith(b"\x81\x01x"), "it was taken, as it says"
 
 
-# Over HTTP
-
-
-@asynccontextmanager
-async def serving(home: House, *, api_key: str | None = None, on_loopback: bool = True) -> AsyncIterator[Any]:
-    """Serve the API on loopback; yields a function that posts, and returns status and body."""
-    app = web.Application()
-    app.add_routes(routes(make(home), api_key=api_key, on_loopback=on_loopback))
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-
-    async with aiohttp.ClientSession() as session:
-
-        async def post(command: str, body: bytes | object, **headers: str) -> tuple[int, Any]:
-            data = body if isinstance(body, bytes) else orjson.dumps(body)
-            names = {name.replace("_", "-"): value for name, value in headers.items()}
-            async with session.post(f"http://127.0.0.1:{port}/api/{command}", data=data, headers=names) as answer:
-                text = await answer.read()
-                return answer.status, orjson.loads(text) if answer.content_type == "application/json" else text
-
-        try:
-            yield post
-        finally:
-            await runner.cleanup()
-
-
-HELLO = {"channel": "news", "data": "hello"}
-
-
-async def test_a_reply_is_a_result_or_an_error_with_status_200() -> None:
+async def test_a_broadcast_is_held_by_all_congested_channels_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_module, "PATIENCE", 0.01)
     home = house()
-    _, transport = home.open("/ws/news")
-    async with serving(home) as post:
-        assert await post("publish", HELLO) == (200, {"result": {}})
-        assert await post("broadcast", {"channels": ["news"], "data": 1}) == (
-            200,
-            {"result": {"responses": [{"result": {}}]}},
-        )
-        assert await post("publish", {"channel": "news"}) == (
-            200,
-            {"error": {"code": BAD_REQUEST, "message": "data: a JSON value is needed"}},
-        )
-    assert heard(home, transport) == b"\x81\x05hello\x81\x011"
+    for name in ("a", "b"):
+        home.open(f"/ws/{name}")
+        home.publish(name, bytes(CONGESTION_BYTES))
+    free = Client.listen(home, "free")
+    reply = await make(home).call("broadcast", {"channels": ["a", "b", "free"], "data": "x"})
+    assert [next(iter(response)) for response in reply["responses"]] == ["error", "error", "result"]
+    assert free.said() == ["x"]
+
+
+async def test_a_channel_named_twice_hears_twice() -> None:
+    _, api = backend(options=KEEPS)
+    reply = await api.call("broadcast", {"channels": ["a", "a"], "data": 1})
+    assert [response["result"]["offset"] for response in reply["responses"]] == [1, 2]
+
+
+# Publications that are kept
+
+
+async def test_publish_tells_the_position_of_what_is_kept() -> None:
+    _, api = backend(options=KEEPS, namespaces={"chat": ChannelOptions()})
+    first, second = [await api.call("publish", {"channel": "news", "data": n}) for n in (1, 2)]
+    assert first == {"offset": 1, "epoch": second["epoch"]}
+    assert second["offset"] == 2
+    assert second["epoch"]
+    assert await api.call("publish", {"channel": "chat:a", "data": 1}) == {}
+
+
+async def test_skip_history_publishes_and_keeps_nothing() -> None:
+    home, api = backend(options=KEEPS)
+    raw = Client.listen(home, "news")
+    assert await api.call("publish", {"channel": "news", "data": "x", "skip_history": True}) == {}
+    assert raw.said() == ["x"]
+    assert (await api.call("history", {"channel": "news", "limit": -1}))["publications"] == []
+
+
+@pytest.mark.parametrize("options", [KEEPS, ChannelOptions()])
+async def test_an_idempotency_key_is_said_once_for_five_minutes(options: ChannelOptions) -> None:
+    home, api = backend(options=options)
+    raw = Client.listen(home, "news")
+    request = {"channel": "news", "data": "x", "idempotency_key": "k"}
+    assert await api.call("publish", request) == await api.call("publish", request)
+    await api.call("publish", request | {"idempotency_key": "other"})
+    assert raw.said() == ["x", "x"]
+    home.clock.advance(301)
+    await api.call("publish", request)
+    assert raw.said() == ["x"]
+
+
+async def test_an_old_version_is_passed_over() -> None:
+    home, api = backend(options=KEEPS)
+    raw = Client.listen(home, "news")
+    for version, epoch in ((2, "a"), (2, "a"), (1, "a"), (3, "a"), (1, "b")):
+        data = f"{version}{epoch}"
+        await api.call("publish", {"channel": "news", "data": data, "version": version, "version_epoch": epoch})
+    assert raw.said() == ["2a", "3a", "1b"]
+
+
+async def test_tags_go_with_a_publication() -> None:
+    home, api = backend()
+    ann = Client.connect(home, "", "news")
+    await api.call("publish", {"channel": "news", "data": 1, "tags": {"a": "b"}})
+    assert ann.said() == [{"push": {"channel": "news", "pub": {"data": 1, "tags": {"a": "b"}}}}]
+
+
+async def test_binary_is_base64_to_who_speaks_json() -> None:
+    home, api = backend()
+    ann = Client.connect(home, "", "news")
+    await api.call("publish", {"channel": "news", "b64data": "/wA=", "tags": {"a": "b"}})
+    tags = {"a": "b", "encoding": "base64"}
+    assert ann.said() == [{"push": {"channel": "news", "pub": {"data": "/wA=", "tags": tags}}}]
+
+
+async def test_the_tag_key_says_what_may_take_the_place_of_what() -> None:
+    home, api = backend(options=ChannelOptions(lag=LagLimits(LagPolicy.CONFLATE, messages=2)))
+    ann = Client.connect(home, "", "cars")
+    ann.transport.stall()
+    for number, key in enumerate("aabbab"):
+        await api.call("publish", {"channel": "cars", "data": f"{key}{number}", "tags": {"key": key}})
+        home.loop.settle()
+    ann.transport.drain()
+    assert [push["push"]["pub"]["data"] for push in ann.said()] == ["a0", "a4", "b5"]
+    home.assert_balanced()
+
+
+# Channels
+
+
+async def test_presence_tells_who_is_there() -> None:
+    home, api = backend(options=OPEN)
+    ann, bob = Client.connect(home, "ann", "news"), Client.connect(home, "", "news")
+    Client.connect(home, "ann", "news")
+    present = (await api.call("presence", {"channel": "news"}))["presence"]
+    assert present[ann.id] == {"client": ann.id, "user": "ann"}
+    assert present[bob.id] == {"client": bob.id, "user": ""}
+    assert await api.call("presence_stats", {"channel": "news"}) == {"num_clients": 3, "num_users": 2}
+    assert await api.call("presence", {"channel": "empty"}) == {"presence": {}}
+    assert await api.call("presence_stats", {"channel": "empty"}) == {"num_clients": 0, "num_users": 0}
+
+
+@pytest.mark.parametrize("command", ["presence", "presence_stats", "history", "history_remove"])
+async def test_what_is_not_kept_is_not_available(command: str) -> None:
+    with pytest.raises(ApiError, match="the channel keeps no") as error:
+        await make(house()).call(command, {"channel": "news"})
+    assert error.value.code == 108
+    for channel in (None, "", 5, "x" * 129):
+        with pytest.raises(ApiError, match="channel") as error:
+            await make(house(options=OPEN)).call(command, {"channel": channel})
+        assert error.value.code == BAD_REQUEST
+
+
+async def kept(api: Any, **fields: Any) -> list[Any]:
+    reply = await api.call("history", {"channel": "news", **fields})
+    assert reply["offset"] == 5
+    return [orjson.loads(orjson.dumps(publication["data"])) for publication in reply["publications"]]
+
+
+async def test_history_reads_any_part() -> None:
+    _, api = backend(options=KEEPS)
+    for number in range(1, 6):
+        epoch = (await api.call("publish", {"channel": "news", "data": number}))["epoch"]
+    assert await kept(api) == []
+    assert await kept(api, limit=0) == []
+    assert await kept(api, limit=-1) == [3, 4, 5]
+    assert await kept(api, limit=2) == [3, 4]
+    assert await kept(api, limit=2, reverse=True) == [5, 4]
+    assert await kept(api, limit=-1, since={"offset": 4, "epoch": epoch}) == [5]
+    assert await kept(api, limit=-1, since={"offset": 4, "epoch": ""}) == [5]
+    assert await kept(api, limit=-1, since={"offset": 5, "epoch": epoch}, reverse=True) == [4, 3]
+    with pytest.raises(ApiError) as error:
+        await kept(api, limit=-1, since={"offset": 4, "epoch": "other"})
+    assert error.value.code == 112
+    for bad in ({"offset": -1}, {"offset": "4"}, {"epoch": 4}, [4]):
+        with pytest.raises(ApiError) as error:
+            await kept(api, limit=-1, since=bad)
+        assert error.value.code == BAD_REQUEST
+
+
+async def test_history_tells_who_said_it_and_with_what_tags() -> None:
+    home, api = backend(options=KEEPS)
+    ann = Client.connect(home, "ann", "news")
+    ann.say('{"id":3,"publish":{"channel":"news","data":{"n":1}}}')
+    await api.call("publish", {"channel": "news", "b64data": "/w==", "tags": {"a": "b"}})
+    reply = orjson.loads(orjson.dumps(await api.call("history", {"channel": "news", "limit": -1})))
+    assert reply["publications"] == [
+        {"data": {"n": 1}, "offset": 1, "info": {"client": ann.id, "user": "ann"}},
+        {"data": "/w==", "offset": 2, "tags": {"a": "b", "encoding": "base64"}},
+    ]
+
+
+async def test_history_remove_forgets_all_but_the_position() -> None:
+    _, api = backend(options=KEEPS)
+    for number in range(1, 6):
+        position = await api.call("publish", {"channel": "news", "data": number})
+    assert await api.call("history_remove", {"channel": "news"}) == {}
+    reply = await api.call("history", {"channel": "news", "limit": -1})
+    assert reply == {"publications": [], "offset": 5, "epoch": position["epoch"]}
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("pattern", "names"),
     [
-        b"",
-        b"{",
-        b"hello",
-        b"\xff",
-        b"NaN",
-        b'{"channel": "a", "data": NaN}',
-        b'{"channel": "\\ud800", "data": 1}',
-        b"[" * 100_000,
-        b'{"channel": "a", "data": ' + b"[" * 100_000,
-        b'{"channel": "a", "data": "\x00"}',
+        (None, {"chat:1", "chat:2", "news"}),
+        ("", {"chat:1", "chat:2", "news"}),
+        ("*", {"chat:1", "chat:2", "news"}),
+        ("chat:*", {"chat:1", "chat:2"}),
+        ("chat:?", {"chat:1", "chat:2"}),
+        ("chat:[!1]", {"chat:2"}),
+        ("NEWS", set()),
+        ("new", set()),
     ],
 )
-async def test_garbage_is_a_bad_request_and_never_a_fault(body: bytes) -> None:
-    async with serving(house()) as post:
-        assert await post("publish", body) == (
-            200,
-            {"error": {"code": BAD_REQUEST, "message": "the request is not JSON"}},
-        )
+async def test_channels_that_have_listeners_are_named(pattern: str | None, names: set[str]) -> None:
+    home, api = backend()
+    Client.connect(home, "ann", "chat:1", "chat:2", "news")
+    Client.listen(home, "news")
+    leaves = Client.connect(home, "bob", "gone")
+    leaves.say('{"id":3,"unsubscribe":{"channel":"gone"}}')
+    channels = (await api.call("channels", {"pattern": pattern}))["channels"]
+    assert channels.keys() == names
+    assert channels.get("news", {"num_clients": 2}) == {"num_clients": 2}
+    with pytest.raises(ApiError, match="pattern"):
+        await api.call("channels", {"pattern": 5})
 
 
-@pytest.mark.parametrize("body", [b"[]", b"null", b'"publish"', b"5", b"true"])
-async def test_a_request_is_an_object(body: bytes) -> None:
-    async with serving(house()) as post:
-        assert await post("publish", body) == (
-            200,
-            {"error": {"code": BAD_REQUEST, "message": "the request is not a JSON object"}},
-        )
+async def test_info_counts_everyone() -> None:
+    home, api = backend()
+    Client.connect(home, "ann", "a", "b")
+    Client.listen(home, "a", "ann")
+    Client.listen(home, "a")
+    home.clock.advance(7)
+    (node,) = (await api.call("info", {}))["nodes"]
+    assert node.pop("version")
+    assert node == {
+        "uid": "node",
+        "name": "node",
+        "num_clients": 3,
+        "num_users": 1,
+        "num_channels": 2,
+        "num_subs": 4,
+        "uptime": 7,
+    }
 
 
-async def test_a_deep_value_is_told_to_be_too_deep() -> None:
-    async with serving(house()) as post:
-        status, reply = await post("publish", b'{"channel": "a", "data": ' + b"[" * 500 + b"]" * 500 + b"}")
-    assert (status, reply["error"]["message"]) == (200, "data: nested too deeply")
+# Batches
 
 
-async def test_an_unknown_command_is_not_found() -> None:
-    async with serving(house()) as post:
-        assert (await post("explode", {}))[0] == 404
+async def test_a_batch_is_done_in_its_order() -> None:
+    _, api = backend(options=KEEPS)
+    commands = [{"publish": {"channel": "news", "data": n}} for n in range(3)]
+    commands += [{"history_remove": {"channel": "news"}}, {"history": {"channel": "news", "limit": -1}}]
+    replies = (await api.call("batch", {"commands": commands}))["replies"]
+    assert [reply["publish"]["offset"] for reply in replies[:3]] == [1, 2, 3]
+    assert replies[3] == {"history_remove": {}}
+    assert replies[4]["history"]["publications"] == []
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+async def test_one_bad_command_does_not_spoil_a_batch(parallel: bool) -> None:
+    _, api = backend()
+    good = {"publish": {"channel": "news", "data": 1}}
+    bad: list[Any] = [
+        {"publish": {"channel": ""}},
+        {"publish": {"channel": "a", "data": 1}, "info": {}},
+        {"publish": []},
+        {"batch": {"commands": []}},
+        {"explode": {}},
+        {"publish": None},
+        {},
+        5,
+        None,
+    ]
+    replies = (await api.call("batch", {"commands": [good, *bad, good], "parallel": parallel}))["replies"]
+    assert [reply.get("error", {}).get("code", 0) for reply in replies] == [
+        *(0, 107, 107, 107, 104, 104, 104, 104, 104, 104, 0),
+    ]
+    assert (await api.call("batch", {"commands": [good | {"info": None}]}))["replies"] == [{"publish": {}}]
+
+
+async def test_a_batch_of_nothing_is_answered_with_nothing() -> None:
+    assert await make(house()).call("batch", {"commands": []}) == {"replies": []}
+
+
+@pytest.mark.parametrize("commands", [None, {}, "all", [{"info": {}}] * 1001])
+async def test_a_batch_needs_a_list_that_is_not_too_long(commands: object) -> None:
+    with pytest.raises(ApiError, match="commands") as error:
+        await make(house()).call("batch", {"commands": commands})
+    assert error.value.code == BAD_REQUEST
+    with pytest.raises(ApiError, match="parallel"):
+        await make(house()).call("batch", {"commands": [], "parallel": "yes"})
+
+
+# A broker that cannot
+
+
+class AwayBroker:
+    """Answers everything with an error."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *given: given[-1](BrokerError("away"))
 
 
 @pytest.mark.parametrize(
-    ("headers", "status"),
+    ("command", "fields"),
     [
-        ({"X_API_Key": "k3y"}, 200),
-        ({"x_api_key": "k3y", "Origin": "https://evil.example"}, 200),
-        ({}, 401),
-        ({"X_API_Key": ""}, 401),
-        ({"X_API_Key": "k3"}, 401),
-        ({"X_API_Key": "k3y2"}, 401),
-        ({"X_API_Key": "K3Y"}, 401),
-        ({"X_API_Key": "é"}, 401),
-        ({"X_API_Key": "x" * 4000}, 401),
-        ({"Authorization": "Bearer k3y"}, 401),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("on_loopback", [True, False])
-async def test_with_a_key_the_key_is_asked_for(headers: dict[str, str], status: int, on_loopback: bool) -> None:
-    home = house()
-    async with serving(home, api_key="k3y", on_loopback=on_loopback) as post:
-        given, reply = await post("publish", HELLO, **headers)
-    assert given == status
-    assert home.counters.published == (1 if status == 200 else 0)
-    assert b"k3y" not in (reply if isinstance(reply, bytes) else b"")
-
-
-@pytest.mark.parametrize(
-    ("on_loopback", "headers", "status"),
-    [
-        (True, {}, 200),
-        (True, {"X_API_Key": "any"}, 200),
-        (True, {"Origin": "http://127.0.0.1"}, 403),  # a page in a browser on this machine
-        (True, {"Origin": "null"}, 403),
-        (False, {}, 403),
+        ("publish", {"data": 1}),
+        ("history", {}),
+        ("history_remove", {}),
+        ("presence", {}),
+        ("presence_stats", {}),
     ],
 )
-async def test_without_a_key_only_programs_of_this_machine_are_heard(
-    on_loopback: bool, headers: dict[str, str], status: int
-) -> None:
-    home = house()
-    async with serving(home, on_loopback=on_loopback) as post:
-        assert (await post("publish", HELLO, **headers))[0] == status
-    assert home.counters.published == (1 if status == 200 else 0)
+async def test_what_the_broker_cannot_is_an_internal_error(command: str, fields: dict[str, Any]) -> None:
+    home, api = backend(options=OPEN)
+    home.node.broker = AwayBroker()
+    with pytest.raises(ApiError, match="the broker cannot do this now") as error:
+        await api.call(command, {"channel": "news", **fields})
+    assert error.value.code == 100
+    reply = await api.call("broadcast", {"channels": ["a"], "data": 1})
+    assert reply["responses"][0]["error"]["code"] == 100

@@ -14,8 +14,8 @@ import aiohttp
 import orjson
 import pytest
 
-from server.admin.api import Api
 from server.admin.app import Internal
+from server.admin.node_api import NodeApi
 from tests import wire
 from tests.harness import Metrics
 from tests.house import House, house
@@ -23,7 +23,7 @@ from tests.test_recorder import departure
 
 
 def internal(home: House) -> Internal:
-    api = Api(home.node, home.service.registry, clock=home.clock, max_channel_length=128, max_message_size=65536)
+    api = NodeApi(home.node, home.service.registry, clock=home.clock, max_channel_length=128, max_message_size=65536)
     return Internal(home.listener, api, home.clock, api_key=None, on_loopback=True)
 
 
@@ -49,9 +49,9 @@ async def test_the_index_names_what_there_is() -> None:
     async with serving(house()) as ask:
         status, _, body = await ask("/")
         assert status == 200
-        paths = [line for line in body.decode().splitlines() if line.startswith("/")]
-        assert "/metrics" in paths
-        for path in paths:
+        lines = [line.removeprefix("POST ") for line in body.decode().splitlines() if "/" in line]
+        assert {"/metrics", "/api/publish", "/api/batch", "/api/info"} <= set(lines)
+        for path in lines:
             method = "POST" if path.startswith("/api/") else "GET"
             assert (await ask(path, method))[0] in (200, 503), path
 

@@ -7,21 +7,37 @@ centrifugal.dev, "Server API walkthrough". How they come over HTTP is `http_api`
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 
-from server import __version__
-from server.admin.fields import BAD_REQUEST, INTERNAL, NOT_AVAILABLE, UNRECOVERABLE_POSITION, ApiError, Fields
-from server.brokers.base import NOTHING, Attendance, BrokerError, Done, Published, Retention, Slice, Stream, Terms
+from server.admin.fields import (
+    BAD_REQUEST,
+    INTERNAL,
+    NOT_AVAILABLE,
+    NOT_FOUND,
+    UNRECOVERABLE_POSITION,
+    ApiError,
+    Fields,
+)
+from server.brokers.base import (
+    NOTHING,
+    Attendance,
+    Broker,
+    BrokerError,
+    Done,
+    Published,
+    Retention,
+    Slice,
+    Stream,
+    Terms,
+)
 from server.core.publication import ClientInfo, Publication
-from server.dialects.centrifuge import codes
 from server.dialects.centrifuge.data import json_tags, json_text
-from server.node.node import Node
-from server.node.registry import Registry
+from server.node.namespaces import Namespaces
 
 # What one broadcast or one batch may name: more would keep the loop from everyone else.
 MOST_CHANNELS: Final = 1000
@@ -33,26 +49,29 @@ Answer = dict[str, Any]
 Command = Callable[[Fields], Awaitable[Answer]]
 
 
-class Api:
-    """The commands, on one node."""
+class Desk(Protocol):
+    """What publications and questions about channels need of a node."""
 
-    def __init__(
-        self,
-        node: Node,
-        registry: Registry,
-        *,
-        clock: Callable[[], float],
-        max_channel_length: int,
-        max_message_size: int,
-        node_id: str = "",
-    ) -> None:
-        self._node = node
-        self._registry = registry
-        self._clock = clock
-        self._started = clock()
+    @property
+    def namespaces(self) -> Namespaces: ...
+
+    @property
+    def broker(self) -> Broker: ...
+
+    def publish(self, channel: str, publication: Publication, done: Done[Published], terms: Terms) -> None:
+        """Publish on a channel."""
+
+    def on_relief(self, channel: str, callback: Callable[[], None]) -> None:
+        """Call `callback` once, when nothing of the channel is congested any more: at once if so now."""
+
+
+class Api(ABC):
+    """The commands: what concerns channels here, what concerns clients wherever they are (`NodeApi`)."""
+
+    def __init__(self, desk: Desk, *, max_channel_length: int, max_message_size: int) -> None:
+        self._desk = desk
         self._max_channel_length = max_channel_length
         self._max_message_size = max_message_size
-        self._node_id = node_id
         self.commands: dict[str, Command] = {
             "publish": self.publish,
             "broadcast": self.broadcast,
@@ -69,10 +88,41 @@ class Api:
             "info": self.info,
         }
 
-    async def call(self, name: str, request: Mapping[str, Any]) -> Answer:
-        """Do the command `name`, one of `commands`. Raises ApiError."""
-        fields = Fields(request, max_channel_length=self._max_channel_length, max_message_size=self._max_message_size)
-        return await self.commands[name](fields)
+    async def call(self, name: str, request: Mapping[str, Any], text: str = "") -> Answer:
+        """Do the command `name`, one of `commands`; `request` was read from the JSON `text`. Raises ApiError."""
+        return await self.commands[name](self.fields(request, text))
+
+    def fields(self, request: Mapping[str, Any], text: str = "") -> Fields:
+        """Make the fields of a request."""
+        return Fields(
+            request, text, max_channel_length=self._max_channel_length, max_message_size=self._max_message_size
+        )
+
+    # Clients
+
+    @abstractmethod
+    async def subscribe(self, fields: Fields) -> Answer:
+        """Put the clients of ``user`` (or its ``client``) on ``channel``."""
+
+    @abstractmethod
+    async def unsubscribe(self, fields: Fields) -> Answer:
+        """Take the clients of ``user`` (or its ``client``) off ``channel``; off all of them when it is missing."""
+
+    @abstractmethod
+    async def disconnect(self, fields: Fields) -> Answer:
+        """End the connections of ``user`` (or its ``client``), but not those of the client ids in ``whitelist``."""
+
+    @abstractmethod
+    async def refresh(self, fields: Fields) -> Answer:
+        """Prolong the connections of ``user`` until ``expire_at`` (Unix time; 0: for ever); end them if ``expired``."""
+
+    @abstractmethod
+    async def channels(self, fields: Fields) -> Answer:
+        """Name the channels that somebody listens to, and how many do; ``pattern`` as in a shell."""
+
+    @abstractmethod
+    async def info(self, fields: Fields) -> Answer:
+        """Tell of the nodes."""
 
     # Publications
 
@@ -84,39 +134,48 @@ class Api:
     async def broadcast(self, fields: Fields) -> Answer:
         """Publish on each of ``channels`` -> ``{"responses": [{"result": {}}, …]}``, in the order of the channels."""
         channels = [fields.channel_name(name) for name in fields.entries("channels", MOST_CHANNELS)]
+        if not channels:
+            raise ApiError(BAD_REQUEST, "channels: at least one is needed")
         publication = fields.publication()
-        responses = []
-        for channel in channels:
-            try:
-                said = await self._say(channel, publication, self._terms(channel, fields))
-                responses.append({"result": said})
-            except ApiError as error:
-                responses.append({"error": {"code": error.code, "message": str(error)}})
-        return {"responses": responses}
+        terms = [self._terms(channel, fields) for channel in channels]
+        # At once: a congested channel holds the caller, but not what is for the others.
+        says = (self._respond(channel, publication, each) for channel, each in zip(channels, terms, strict=True))
+        return {"responses": await asyncio.gather(*says)}
+
+    async def _respond(self, channel: str, publication: Publication, terms: Terms) -> Answer:
+        try:
+            return {"result": await self._say(channel, publication, terms)}
+        except ApiError as error:
+            return {"error": error.told}
 
     async def batch(self, fields: Fields) -> Answer:
         """Do ``commands``, one after the other or, with ``parallel``, at once -> ``{"replies": […]}``."""
-        wanted = fields.entries("commands", MOST_COMMANDS)
+        wanted = fields.parts("commands", MOST_COMMANDS)
         if fields.flag("parallel"):
-            return {"replies": await asyncio.gather(*(self._reply(fields, command) for command in wanted))}
-        return {"replies": [await self._reply(fields, command) for command in wanted]}
+            return {"replies": await asyncio.gather(*(self._reply(command) for command in wanted))}
+        replies = []
+        for command in wanted:
+            replies.append(await self._reply(command))
+            await asyncio.sleep(0)  # a long batch lets others speak in between
+        return {"replies": replies}
 
-    async def _reply(self, fields: Fields, command: object) -> Answer:
+    async def _reply(self, command: Fields | None) -> Answer:
         try:
-            if not isinstance(command, dict) or len(command) != 1:
+            named = command.named([name for name in self.commands if name != "batch"]) if command is not None else []
+            if command is None or not named:
+                raise ApiError(NOT_FOUND, "there is no such command")
+            if len(named) > 1:
                 raise ApiError(BAD_REQUEST, "a command is an object with one member, its name")
-            ((name, request),) = command.items()
-            if name not in self.commands or name == "batch" or not isinstance(request, dict):
-                raise ApiError(BAD_REQUEST, "there is no such command")
-            return {name: await self.commands[name](fields.inner(request))}
+            (name,) = named
+            request = command.part(name)
+            assert request is not None, "it is named because it is there"
+            return {name: await self.commands[name](request)}
         except ApiError as error:
-            return {"error": {"code": error.code, "message": str(error)}}
+            return {"error": error.told}
 
-    def _terms(self, channel: str, fields: Fields) -> Terms | None:
-        terms = self._node.namespaces.of(channel).publishing
-        key, version = fields.text("idempotency_key"), fields.number("version")
-        if version < 0:
-            raise ApiError(BAD_REQUEST, "version: 0 or more is needed")
+    def _terms(self, channel: str, fields: Fields) -> Terms:
+        terms = self._desk.namespaces.of(channel).publishing
+        key, version = fields.text("idempotency_key"), fields.natural("version")
         if fields.flag("skip_history"):
             terms = replace(terms, retention=NOTHING)
         if key or version:
@@ -124,8 +183,8 @@ class Api:
             terms = replace(terms, idempotency_key=key, version=version, version_epoch=epoch)
         return terms
 
-    async def _say(self, channel: str, publication: Publication, terms: Terms | None) -> Answer:
-        published: Published = await _answer(lambda done: self._node.publish(channel, publication, done, terms))
+    async def _say(self, channel: str, publication: Publication, terms: Terms) -> Answer:
+        published: Published = await _answer(lambda done: self._desk.publish(channel, publication, done, terms))
         if not published.keeps_up:
             await self._relief(channel)
         position = published.position
@@ -134,86 +193,32 @@ class Api:
     async def _relief(self, channel: str) -> None:
         """Hold the caller, as a client that publishes is held, until there is room again."""
         relief = asyncio.get_running_loop().create_future()
-        self._node.on_relief(channel, lambda: None if relief.done() else relief.set_result(None))
+        self._desk.on_relief(channel, lambda: None if relief.done() else relief.set_result(None))
         try:
             async with asyncio.timeout(PATIENCE):
                 await relief
         except TimeoutError:
             raise ApiError(INTERNAL, "the channel is congested; this publication was taken, slow down") from None
 
-    # Clients
-
-    async def subscribe(self, fields: Fields) -> Answer:
-        """Put the clients of ``user`` (or its ``client``) on ``channel``."""
-        channel, user, client = fields.channel(), fields.user(), fields.text("client")
-        info, data = fields.json_or_base64("info") or b"", fields.json_or_base64("data")
-        expires = fields.number("expire_at") or None
-        for member in self._registry.find(user, client):
-            fault = member.enter(channel, info, data, expires)
-            if fault is not None and fault is not codes.ERROR_ALREADY_SUBSCRIBED:
-                raise ApiError(fault.code, fault.message)
-        return {}
-
-    async def unsubscribe(self, fields: Fields) -> Answer:
-        """Take the clients of ``user`` (or its ``client``) off ``channel``; off all of them when it is missing."""
-        user, client = fields.user(), fields.text("client")
-        channel = fields.channel() if "channel" in fields else ""
-        for member in self._registry.find(user, client):
-            member.throw_out(channel, codes.UNSUBSCRIBE_BY_SERVER)
-        return {}
-
-    async def disconnect(self, fields: Fields) -> Answer:
-        """End the connections of ``user`` (or its ``client``), but not those of the client ids in ``whitelist``."""
-        user, client = fields.user(), fields.text("client")
-        spared = fields.entries("whitelist", MOST_CHANNELS) if "whitelist" in fields else []
-        disconnect = self._disconnect(fields)
-        for member in self._registry.find(user, client):
-            if member.client not in spared:
-                member.end(disconnect)
-        return {}
-
-    def _disconnect(self, fields: Fields) -> codes.Disconnect:
-        given = fields.members("disconnect")
-        if given is None:
-            return codes.DISCONNECT_FORCE_NO_RECONNECT
-        inner = fields.inner(given)
-        code, reason = inner.number("code"), inner.text("reason", 123)
-        if not 3000 <= code <= 4999 or len(reason.encode()) > 123:
-            raise ApiError(
-                BAD_REQUEST, "disconnect: a code from 3000 to 4999 and at most 123 bytes of reason are needed"
-            )
-        return codes.Disconnect(code, reason)
-
-    async def refresh(self, fields: Fields) -> Answer:
-        """Prolong the connections of ``user`` until ``expire_at`` (Unix time); end them if ``expired``."""
-        user, client = fields.user(), fields.text("client")
-        expires, is_expired = fields.number("expire_at"), fields.flag("expired")
-        for member in self._registry.find(user, client):
-            if is_expired:
-                member.end(codes.DISCONNECT_CONNECTION_EXPIRED)
-            else:
-                member.prolong(expires or None)
-        return {}
-
     # Channels
 
     async def presence(self, fields: Fields) -> Answer:
         """Tell who is on ``channel`` -> ``{"presence": {client: {"client", "user", …}}}``."""
         channel = self._with_presence(fields)
-        broker = self._node.broker
+        broker = self._desk.broker
         present: Mapping[str, ClientInfo] = await _answer(lambda done: broker.presence(channel, done))
         return {"presence": {client: _info(info) for client, info in present.items()}}
 
     async def presence_stats(self, fields: Fields) -> Answer:
         """Tell how many are on ``channel`` -> ``{"num_clients", "num_users"}``."""
         channel = self._with_presence(fields)
-        broker = self._node.broker
+        broker = self._desk.broker
         present: Attendance = await _answer(lambda done: broker.presence_stats(channel, done))
         return {"num_clients": present.clients, "num_users": present.users}
 
     def _with_presence(self, fields: Fields) -> str:
         channel = fields.channel()
-        if not self._node.namespaces.of(channel).presence:
+        if not self._desk.namespaces.of(channel).presence:
             raise ApiError(NOT_AVAILABLE, "the channel keeps no presence")
         return channel
 
@@ -222,7 +227,7 @@ class Api:
         channel, retention = self._with_history(fields)
         limit, since = fields.number("limit"), fields.position("since")
         wanted = Slice(limit if limit >= 0 else None, since, fields.flag("reverse"))
-        broker = self._node.broker
+        broker = self._desk.broker
         stream: Stream = await _answer(lambda done: broker.history(channel, retention, wanted, done))
         if since is not None and since.epoch and since.epoch != stream.top.epoch:
             raise ApiError(UNRECOVERABLE_POSITION, "the position is of another epoch")
@@ -232,41 +237,16 @@ class Api:
     async def history_remove(self, fields: Fields) -> Answer:
         """Forget what ``channel`` keeps; its position stays."""
         channel, _ = self._with_history(fields)
-        broker = self._node.broker
+        broker = self._desk.broker
         await _answer(lambda done: broker.remove_history(channel, done))
         return {}
 
     def _with_history(self, fields: Fields) -> tuple[str, Retention]:
         channel = fields.channel()
-        retention = self._node.namespaces.of(channel).retention
+        retention = self._desk.namespaces.of(channel).retention
         if not retention.keeps:
             raise ApiError(NOT_AVAILABLE, "the channel keeps no history")
         return channel, retention
-
-    async def channels(self, fields: Fields) -> Answer:
-        """Name the channels that somebody listens to, and how many do; ``pattern`` as in a shell."""
-        pattern = fields.text("pattern")
-        return {
-            "channels": {
-                name: {"num_clients": sum(lane.listeners for lane in audience.lanes.values())}
-                for name, audience in self._node.audiences.items()
-                if not pattern or fnmatchcase(name, pattern)
-            }
-        }
-
-    async def info(self, fields: Fields) -> Answer:
-        """Tell of the nodes: this one."""
-        node = {
-            "uid": self._node_id,
-            "name": self._node_id,
-            "version": __version__,
-            "num_clients": len(self._registry),
-            "num_users": self._registry.users,
-            "num_channels": len(self._node.audiences),
-            "num_subs": self._node.hub.subscriptions,
-            "uptime": int(self._clock() - self._started),
-        }
-        return {"nodes": [node]}
 
 
 async def _answer(ask: Callable[[Done[Any]], object]) -> Any:

@@ -29,8 +29,9 @@ class Internal:
         self._listener = listener
         self._clock = clock
         self._registry: CollectorRegistry = metrics.new_registry(listener, clock)
-        guards = [_only_for_this_machine] if on_loopback and api_key is None else []
+        guards = [only_for_this_machine] if on_loopback and api_key is None else []
         self._app = web.Application(client_max_size=4 * 1024 * 1024, middlewares=guards)
+        self._commands = tuple(server_api.commands)
         self._app.add_routes(
             [
                 web.get("/", self._index),
@@ -57,8 +58,9 @@ class Internal:
         await self._runner.cleanup()
 
     async def _index(self, request: web.Request) -> web.Response:
-        paths = "/metrics /healthz /readyz /debug/slow /debug/disconnects /api/publish /api/broadcast"
-        return web.Response(text="Stentor, internal port.\n\n" + "\n".join(paths.split()) + "\n")
+        pages = ["/metrics", "/healthz", "/readyz", "/debug/slow", "/debug/disconnects"]
+        lines = ["Stentor, internal port.", "", *pages, "", *(f"POST /api/{name}" for name in self._commands)]
+        return web.Response(text="\n".join(lines) + "\n")
 
     async def _metrics(self, request: web.Request) -> web.Response:
         body, content_type = metrics.render(self._registry, request.headers.get("Accept", ""))
@@ -71,26 +73,26 @@ class Internal:
         listener = self._listener
         is_ready = listener.is_accepting and not listener.gate.is_draining
         state = "ready" if is_ready else "draining" if listener.gate.is_draining else "not listening"
-        return _json({"status": state, "connections": listener.gate.open}, status=200 if is_ready else 503)
+        return json_answer({"status": state, "connections": listener.gate.open}, status=200 if is_ready else 503)
 
     async def _slow(self, request: web.Request) -> web.Response:
-        return _json({"clients": debug.slow(self._listener, self._clock())})
+        return json_answer({"clients": debug.slow(self._listener, self._clock())})
 
     async def _disconnects(self, request: web.Request) -> web.Response:
         limit = request.query.get("limit", str(CAPACITY))
         if not limit.isdecimal() or len(limit) > 9:
-            return _json({"error": "limit: a number is needed"}, status=400)
+            return json_answer({"error": "limit: a number is needed"}, status=400)
         recorder = self._listener.recorder
-        return _json({"disconnects": [debug.departure(entry) for entry in islice(recorder, int(limit))]})
+        return json_answer({"disconnects": [debug.departure(entry) for entry in islice(recorder, int(limit))]})
 
 
 @web.middleware
-async def _only_for_this_machine(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def only_for_this_machine(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse a request that names another host: a web page whose name was pointed at us ("DNS rebinding") sends one."""
     if not is_loopback(urlsplit(f"//{request.host}").hostname or ""):
         return web.Response(status=403, text="This port is for this machine.\n")
     return await handler(request)
 
 
-def _json(value: Any, status: int = 200) -> web.Response:
+def json_answer(value: Any, status: int = 200) -> web.Response:
     return web.Response(body=orjson.dumps(value) + b"\n", status=status, content_type="application/json")

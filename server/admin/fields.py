@@ -12,11 +12,12 @@ import orjson
 from server.core.history import Position
 from server.core.names import name_fault
 from server.core.publication import Publication
-from server.dialects.centrifuge.data import MAX_DEPTH, is_deeper, raw_payload
+from server.dialects.centrifuge.data import MAX_DEPTH, is_deeper, is_json, raw_payload, without_newlines
+from server.dialects.centrifuge.json_scan import DuplicateKey, find_elements, find_members
 
 # Centrifugo's error codes for the API.
 INTERNAL: Final = 100
-UNKNOWN_CHANNEL: Final = 102
+NOT_FOUND: Final = 104
 BAD_REQUEST: Final = 107
 NOT_AVAILABLE: Final = 108
 UNRECOVERABLE_POSITION: Final = 112
@@ -32,17 +33,37 @@ class ApiError(Exception):
         super().__init__(message)
         self.code = code
 
+    @property
+    def told(self) -> dict[str, object]:
+        """What a reply says of it."""
+        return {"code": self.code, "message": str(self)}
+
 
 class Fields:
-    """One request. Every method raises ApiError for what cannot be."""
+    """One request. Every method raises ApiError for what cannot be. A field that is null is missing.
 
-    def __init__(self, request: Mapping[str, Any], *, max_channel_length: int, max_message_size: int) -> None:
+    `text` is the JSON that `request` was read from, if there is one: what is published is cut out of it as it came.
+    """
+
+    def __init__(
+        self, request: Mapping[str, Any], text: str = "", *, max_channel_length: int, max_message_size: int
+    ) -> None:
         self._request = request
+        self._text = text
         self._max_channel_length = max_channel_length
         self._max_message_size = max_message_size
 
+    @property
+    def request(self) -> Mapping[str, Any]:
+        """The request as it was read."""
+        return self._request
+
     def __contains__(self, name: str) -> bool:
         return self._request.get(name) is not None
+
+    def named(self, names: Sequence[str]) -> list[str]:
+        """Return those of `names` that this request has."""
+        return [name for name in names if name in self]
 
     def text(self, name: str, most: int = MAX_KEY) -> str:
         """Read a string, "" when it is missing."""
@@ -63,19 +84,47 @@ class Fields:
             raise ApiError(BAD_REQUEST, f"{name}: a whole number is needed")
         return value
 
+    def natural(self, name: str) -> int:
+        """Read a whole number that is not negative, 0 when it is missing."""
+        value = self.number(name)
+        if value < 0:
+            raise ApiError(BAD_REQUEST, f"{name}: 0 or more is needed")
+        return value
+
     def members(self, name: str) -> Mapping[str, Any] | None:
         """Read an object; None when it is missing."""
         members: Mapping[str, Any] | None = self._typed(name, dict, "an object", None)
         return members
 
     def entries(self, name: str, most: int) -> Sequence[Any]:
-        """Read a list of at least one entry."""
-        entries: list[Any] = self._typed(name, list, "a list", [])
-        if not entries:
+        """Read a list, which may be empty but not missing."""
+        entries: list[Any] | None = self._typed(name, list, "a list", None)
+        if entries is None:
             raise ApiError(BAD_REQUEST, f"{name}: a list is needed")
         if len(entries) > most:
             raise ApiError(BAD_REQUEST, f"{name}: more than {most}")
         return entries
+
+    def texts(self, name: str, most: int) -> Sequence[str]:
+        """Read a list of strings, empty when it is missing."""
+        texts = self.entries(name, most) if name in self else []
+        if not all(isinstance(text, str) for text in texts):
+            raise ApiError(BAD_REQUEST, f"{name}: strings are needed")
+        return texts
+
+    def parts(self, name: str, most: int) -> list[Fields | None]:
+        """Read a list of objects, each as a request of its own; None for what is no object."""
+        entries = self.entries(name, most)
+        texts = self._elements(name) if self._text else [""] * len(entries)
+        return [
+            self._inner(entry, text) if isinstance(entry, dict) else None
+            for entry, text in zip(entries, texts, strict=True)
+        ]
+
+    def part(self, name: str) -> Fields | None:
+        """Read an object as a request of its own; None when it is missing."""
+        request = self.members(name)
+        return None if request is None else self._inner(request, self._cut(name))
 
     def channel(self) -> str:
         """Read the name of a channel."""
@@ -96,24 +145,30 @@ class Fields:
         return self.text("user")
 
     def publication(self) -> Publication:
-        """Read ``data`` (any JSON) or ``b64data`` (binary), and ``tags``."""
+        """Read ``data`` (any JSON) or ``b64data`` (binary; an empty one counts if there is no other), and ``tags``."""
         tags = self._tags()
-        if "b64data" in self:
-            payload = self.base64("b64data")
-            publication = Publication(payload, is_binary=True, tags=tags)
+        if self._request.get("b64data") or ("b64data" in self and "data" not in self._request):
+            publication = Publication(self.base64("b64data"), is_binary=True, tags=tags)
         elif "data" in self._request:
             publication = Publication(self._json("data"), tags=tags, is_json=True)
         else:
             raise ApiError(BAD_REQUEST, "data: a JSON value is needed")
-        if len(raw_payload(publication)) > self._max_message_size:
-            raise ApiError(BAD_REQUEST, f"data: larger than {self._max_message_size} bytes")
+        self._limit("data", len(raw_payload(publication)))
         return publication
 
-    def json_or_base64(self, name: str) -> bytes | None:
-        """Read ``name`` (any JSON) or ``b64`` + name; None when both are missing."""
-        if f"b64{name}" in self:
-            return self.base64(f"b64{name}")
-        return self._json(name) if name in self else None
+    def shown(self, name: str) -> bytes | None:
+        """Read JSON that clients get to see, ``name`` or in base64 ``b64`` + name; None when both are missing."""
+        encoded = f"b64{name}"
+        if self._request.get(encoded):
+            text = self.base64(encoded)
+            if not is_json(text):
+                raise ApiError(BAD_REQUEST, f"{encoded}: base64 of JSON is needed")
+        elif name in self:
+            text = self._json(name)
+        else:
+            return None
+        self._limit(name, len(text))
+        return without_newlines(text)
 
     def base64(self, name: str) -> bytes:
         """Read base64."""
@@ -124,15 +179,13 @@ class Fields:
 
     def position(self, name: str) -> Position | None:
         """Read ``{"offset": …, "epoch": …}``; None when it is missing."""
-        place = self.members(name)
-        if place is None:
-            return None
-        fields = Fields(place, max_channel_length=self._max_channel_length, max_message_size=self._max_message_size)
-        return Position(fields.number("offset"), fields.text("epoch"))
+        place = self.part(name)
+        return None if place is None else Position(place.natural("offset"), place.text("epoch"))
 
-    def inner(self, request: Mapping[str, Any]) -> Fields:
-        """Make the fields of a part of this request."""
-        return Fields(request, max_channel_length=self._max_channel_length, max_message_size=self._max_message_size)
+    def _inner(self, request: Mapping[str, Any], text: str) -> Fields:
+        return Fields(
+            request, text, max_channel_length=self._max_channel_length, max_message_size=self._max_message_size
+        )
 
     def _tags(self) -> Mapping[str, str] | None:
         tags = self.members("tags")
@@ -140,18 +193,41 @@ class Fields:
             return None
         if len(tags) > MAX_TAGS or not all(isinstance(value, str) for value in tags.values()):
             raise ApiError(BAD_REQUEST, f"tags: at most {MAX_TAGS} strings are needed")
+        self._limit("tags", sum(len(name.encode()) + len(value.encode()) for name, value in tags.items()))
         return tags
+
+    def _limit(self, name: str, size: int) -> None:
+        if size > self._max_message_size:
+            raise ApiError(BAD_REQUEST, f"{name}: larger than {self._max_message_size} bytes")
 
     def _json(self, name: str) -> bytes:
         value = self._request[name]
         try:
-            text = orjson.dumps(value)
+            written = orjson.dumps(value)
         except TypeError:
             # It came as JSON; what may be read is deeper than what may be written.
             raise ApiError(BAD_REQUEST, f"{name}: nested too deeply") from None
-        if is_deeper(text, value, MAX_DEPTH):
+        if is_deeper(written, value, MAX_DEPTH):
             raise ApiError(BAD_REQUEST, f"{name}: nested too deeply")
-        return text
+        if isinstance(value, str):
+            return written
+        return self._cut(name).encode() or written
+
+    def _cut(self, name: str) -> str:
+        """Return the text of a field, "" if there is no text at all."""
+        if not self._text:
+            return ""
+        try:
+            begin, end = find_members(self._text, "")[name]
+        except DuplicateKey:
+            raise ApiError(BAD_REQUEST, "a field comes twice") from None
+        except RecursionError:
+            raise ApiError(BAD_REQUEST, "the request is nested too deeply") from None
+        return self._text[begin:end]
+
+    def _elements(self, name: str) -> list[str]:
+        text = self._cut(name)
+        return [text[begin:end] for begin, end in find_elements(text)]
 
     def _typed(self, name: str, kind: type, needed: str, default: Any) -> Any:
         value = self._request.get(name)

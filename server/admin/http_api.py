@@ -1,6 +1,8 @@
 """The server API over HTTP: a POST with a JSON object, the reply in one too, and a key at the door.
 
-A reply is ``{"result": …}`` or ``{"error": {"code", "message"}}``, both with status 200, as Centrifugo's are.
+A reply is ``{"result": …}`` or ``{"error": {"code", "message"}}``, both with status 200, as Centrifugo's are; that to a
+batch is ``{"replies": […]}``. A POST to ``/api`` itself is the old way, which older libraries still go: lines of
+``{"method": …, "params": {…}}``, and a line in return for each.
 """
 
 from __future__ import annotations
@@ -12,42 +14,89 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from server.admin.api import Api
-from server.admin.fields import BAD_REQUEST, ApiError
+from server.admin.api import MOST_COMMANDS, Api
+from server.admin.fields import BAD_REQUEST, NOT_FOUND, ApiError
 from server.config import is_loopback
+
+Reply = dict[str, Any]
 
 
 def routes(api: Api, *, api_key: str | None, on_loopback: bool) -> list[web.RouteDef]:
     """Make a POST route per command, each behind the key, or open to loopback when there is none."""
-    return [
-        web.post(f"/api/{name}", _handler(api, name, api_key=api_key, on_loopback=on_loopback)) for name in api.commands
-    ]
+
+    def guarded(answer: Callable[[bytes], Awaitable[bytes]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handle(request: web.Request) -> web.Response:
+            if refusal := _refusal(request, api_key, on_loopback=on_loopback):
+                return refusal
+            return web.Response(body=await answer(await request.read()), content_type="application/json")
+
+        return handle
+
+    def one(name: str) -> Callable[[bytes], Awaitable[bytes]]:
+        async def answer(body: bytes) -> bytes:
+            return orjson.dumps(await _do(api, name, body))
+
+        return answer
+
+    async def lines(body: bytes) -> bytes:
+        return await _do_lines(api, body)
+
+    return [web.post(f"/api/{name}", guarded(one(name))) for name in api.commands] + [web.post("/api", guarded(lines))]
 
 
-def _handler(
-    api: Api, name: str, *, api_key: str | None, on_loopback: bool
-) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def handle(request: web.Request) -> web.Response:
-        if refusal := _refusal(request, api_key, on_loopback=on_loopback):
-            return refusal
-        try:
-            body = orjson.loads(await request.read())
-            if not isinstance(body, dict):
-                raise ApiError(BAD_REQUEST, "the request is not a JSON object")
-            reply: dict[str, Any] = {"result": await api.call(name, body)}
-        except orjson.JSONDecodeError:
-            reply = {"error": {"code": BAD_REQUEST, "message": "the request is not JSON"}}
-        except ApiError as error:
-            reply = {"error": {"code": error.code, "message": str(error)}}
-        return web.Response(body=orjson.dumps(reply), content_type="application/json")
+async def _do(api: Api, name: str, body: bytes) -> Reply:
+    try:
+        answer = await api.call(name, _object(body), body.decode())
+    except ApiError as error:
+        return {"error": error.told}
+    return answer if name == "batch" else {"result": answer}
 
-    return handle
+
+async def _do_lines(api: Api, body: bytes) -> bytes:
+    """Do commands of the old form: one JSON object, or one in each line; none if one of them cannot be read."""
+    try:
+        commands = [(_object(line), line.decode()) for line in _lines(body)]
+    except ApiError as error:
+        return orjson.dumps({"error": error.told})
+    return b"\n".join([orjson.dumps(await _do_old(api, *command)) for command in commands])
+
+
+def _lines(body: bytes) -> list[bytes]:
+    lines = [line for line in body.split(b"\n") if line.strip()]
+    if len(lines) > MOST_COMMANDS:
+        raise ApiError(BAD_REQUEST, f"more than {MOST_COMMANDS} lines")
+    try:
+        orjson.loads(lines[0] if lines else b"")
+    except orjson.JSONDecodeError:
+        return [body]  # one object, written over several lines
+    return lines
+
+
+async def _do_old(api: Api, command: dict[str, Any], text: str) -> Reply:
+    reply: Reply = {"id": command["id"]} if command.get("id") else {}
+    try:
+        fields = api.fields(command, text)
+        name = fields.text("method").lower()
+        if name not in api.commands or name == "batch":
+            raise ApiError(NOT_FOUND, "there is no such method")
+        return reply | {"result": await api.commands[name](fields.part("params") or api.fields({}))}
+    except ApiError as error:
+        return reply | {"error": error.told}
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise ApiError(BAD_REQUEST, "the request is not JSON") from None
+    if not isinstance(value, dict):
+        raise ApiError(BAD_REQUEST, "the request is not a JSON object")
+    return value
 
 
 def _refusal(request: web.Request, api_key: str | None, *, on_loopback: bool) -> web.Response | None:
     if api_key is not None:
-        given = request.headers.get("X-API-Key", "").encode(errors="surrogateescape")
-        if hmac.compare_digest(given, api_key.encode()):
+        if hmac.compare_digest(_given_key(request), api_key.encode()):
             return None
         return web.Response(status=401, text="X-API-Key is missing or wrong.\n")
     # Without a key, only programs on this machine: not other hosts, and no web page that a browser here has open.
@@ -56,3 +105,12 @@ def _refusal(request: web.Request, api_key: str | None, *, on_loopback: bool) ->
     if "Origin" in request.headers:
         return web.Response(status=403, text="Set api_key to use the API from a web page.\n")
     return None
+
+
+def _given_key(request: web.Request) -> bytes:
+    """Return the key of ``X-API-Key: KEY`` or, as older libraries send it, ``Authorization: apikey KEY``."""
+    given = request.headers.get("X-API-Key", "")
+    if not given:
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        given = key if scheme.lower() == "apikey" else ""
+    return given.encode(errors="surrogateescape")

@@ -24,7 +24,10 @@ from server.edge.listener import Listener
 _REJECTIONS = (
     "address", "bad_request", "connect_rate", "credentials", "draining", "full", "not_found", "origin", "permission",
 )  # fmt: skip
-_CLOSES = ("1000", "1001", "1005", "1006", "1008", "1009", "1013", "3012")
+_CLOSES = (
+    "1000", "1001", "1005", "1006", "1008", "1009", "1013",
+    "3001", "3004", "3005", "3008", "3010", "3012", "3013", "3500", "3501", "3502",
+)  # fmt: skip
 
 
 class StentorCollector(Collector):

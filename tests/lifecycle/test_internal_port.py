@@ -99,7 +99,7 @@ class TestServerApi:
     def test_publish(self, server: Server) -> None:
         data: list[tuple[Any, bytes]] = [
             ("words as they are", b"words as they are"),
-            ({"a": [1, 2.5, None, True]}, b'{"a":[1,2.5,null,true]}'),
+            ({"a": [1, 2.5, None, True]}, b'{"a": [1, 2.5, null, true]}'),
             (None, b"null"),
             ("", b""),
             ("grüße 🎺", "grüße 🎺".encode()),

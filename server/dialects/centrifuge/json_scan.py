@@ -1,4 +1,4 @@
-"""Where the members of a JSON object lie in its text: what a parser that builds Python objects forgets.
+"""Where members of a JSON object, or elements of an array, lie in its text: what a parser to Python objects forgets.
 
 Takes only text that orjson has found to be valid and `is_deeper` not to be deep; knows no command.
 """
@@ -27,6 +27,17 @@ def find_members(text: str, inner: str) -> dict[str, Span]:
     """
     spans: dict[str, Span] = {}
     _note_members(text, _gap(text, 0), "", inner, spans)
+    return spans
+
+
+def find_elements(text: str) -> list[Span]:
+    """Return where each element of an array begins and ends."""
+    spans: list[Span] = []
+    at = _gap(text, _gap(text, 0) + 1)
+    while text[at] != "]":
+        end = _skip_value(text, at)[1]
+        spans.append((at, end))
+        at = _gap(text, end)
     return spans
 
 
