@@ -1,13 +1,21 @@
-// Names of channels: where the page finds them, how they become addresses, which were used lately.
+// Names of channels, and the dialect they are spoken with: where the page finds them, how they become addresses, which
+// were used lately.
 // Knows no socket and builds no DOM.
 
 export const DEFAULT_CHANNEL = "main";
 const REMEMBERED = 8;
 const STORAGE_KEY = "stentor.channels";
+// At the end alone, and only with a dialect that there is: any other & is the channel's.
+const DIALECT = /&dialect=(raw|centrifuge)$/;
 
 /** The channel a location asks for: its fragment (`#ops`), else `?channel=ops`, else `main`. */
 export function channelOf(location) {
-  return decoded(location.hash.slice(1)) || new URLSearchParams(location.search).get("channel") || DEFAULT_CHANNEL;
+  return decoded(location.hash.slice(1).replace(DIALECT, "")) || new URLSearchParams(location.search).get("channel") || DEFAULT_CHANNEL;
+}
+
+/** The dialect a location asks for: `#ops&dialect=centrifuge`, else `raw`. */
+export function dialectOf(location) {
+  return DIALECT.exec(location.hash)?.[1] ?? "raw";
 }
 
 /** Why a name cannot be a channel's, in words; null if it can. */
@@ -19,22 +27,29 @@ export function objectionTo(channel) {
   return null;
 }
 
-export function fragmentOf(channel) {
-  return "#" + encodeURIComponent(channel);
+export function fragmentOf(channel, dialect = "raw") {
+  return "#" + encodeURIComponent(channel) + (dialect === "raw" ? "" : `&dialect=${dialect}`);
 }
 
 /** The raw dialect's address of a channel on the host that served the page. */
-export function socketAddress(location, channel, token = "") {
-  const scheme = location.protocol === "https:" ? "wss" : "ws";
+export function rawAddress(location, channel, token = "") {
   const query = token ? "?token=" + encodeURIComponent(token) : "";
-  return `${scheme}://${location.host}/ws/${encodeURIComponent(channel)}${query}`;
+  return `${socketOrigin(location)}/ws/${encodeURIComponent(channel)}${query}`;
+}
+
+/** The Centrifuge dialect's address, the same for all channels. */
+export function centrifugeAddress(location) {
+  return socketOrigin(location) + "/connection/websocket";
 }
 
 /** The command line that publishes on a channel of the host that served the page. */
 export function shellCommand(location, channel) {
-  const scheme = location.protocol === "https:" ? "wss" : "ws";
-  const url = isUsualHost(location) ? "" : ` --url ${scheme}://${location.host}`;
+  const url = isUsualHost(location) ? "" : ` --url ${socketOrigin(location)}`;
   return `vmstat 1 | stentor publish --channel ${shellWord(channel)}${url}`;
+}
+
+function socketOrigin({ protocol, host }) {
+  return `${protocol === "https:" ? "wss" : "ws"}://${host}`;
 }
 
 // Where `stentor publish` looks if it is not told.

@@ -15,7 +15,8 @@ const REST = 3;
 const REST_PER_ROW = 0.5;
 
 /**
- * @typedef {{time: Date, payload: string | ArrayBuffer, mark: string}} Said `mark` stands beside one's own, else ""
+ * @typedef {{time: Date | null, payload: string | ArrayBuffer, mark: string, isOwn: boolean, isPast: boolean}} Said
+ *   `time` is null when nobody knows it; `mark` is what stands beside; what `isPast` was said while one was not there
  * @typedef {{time: Date, notice: string}} Notice something the page itself has to tell
  */
 export class Feed {
@@ -144,8 +145,12 @@ function rowOf(entry) {
   const time = document.createElement("time");
   const body = document.createElement("span");
   body.className = "body";
-  time.dateTime = entry.time.toISOString();
-  time.textContent = clockTime(entry.time);
+  if (entry.time === null) {
+    time.textContent = "earlier";
+  } else {
+    time.dateTime = entry.time.toISOString();
+    time.textContent = clockTime(entry.time);
+  }
   row.append(time, body);
   if (entry.notice !== undefined) {
     row.className = "notice";
@@ -154,7 +159,9 @@ function rowOf(entry) {
   }
   if (typeof entry.payload === "string") writeText(row, body, entry.payload);
   else writeBytes(row, body, entry.payload);
-  if (entry.mark) markOwn(row, entry.mark);
+  row.classList.toggle("own", entry.isOwn);
+  row.classList.toggle("past", entry.isPast);
+  if (entry.mark) addMark(row, entry.mark);
   return row;
 }
 
@@ -178,11 +185,10 @@ function isTabular(text) {
   return /^\s*(?:[{[]|[-+]?[\d.]+\s*$)|\S {3,}\S|-{4,}/.test(text.slice(0, LONGEST_TEXT));
 }
 
-function markOwn(row, mark) {
+function addMark(row, mark) {
   const badge = document.createElement("span");
   badge.className = "mark";
   badge.textContent = mark;
-  row.classList.add("own");
   row.append(badge);
 }
 

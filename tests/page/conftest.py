@@ -14,7 +14,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser import Tab, launch_chromium, open_tab
-from tests.page.reading import OpenTab
+from tests.page.reading import OpenTab, Run
 from tests.pageserver import PageServer, serve_page
 
 expect.set_options(timeout=20_000)
@@ -49,3 +49,16 @@ async def visit(browser: Browser, site: PageServer) -> AsyncIterator[OpenTab]:
             assert tab.unexpected(expected) == []
             assert tab.strangers(site.url) == []
             assert any(address.startswith("ws:") for address in tab.addresses)
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
+async def run(browser: Browser) -> AsyncIterator[Run]:
+    """Runs the body of a function of `m`, a module of the page, and `arg`."""
+    async with serve_page() as site, open_tab(browser, site.url) as tab:
+
+        async def run(module: str, body: str, arg: Any = None) -> Any:
+            return await tab.page.evaluate(
+                f"async (arg) => {{ const m = await import('/assets/{module}'); {body} }}", arg
+            )
+
+        yield run

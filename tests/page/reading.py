@@ -11,6 +11,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from tests.pageserver import PageServer
 
 OpenTab = Callable[..., Awaitable[Page]]
+Run = Callable[..., Awaitable[Any]]
 
 PHONE: dict[str, Any] = {
     "viewport": {"width": 360, "height": 640},

@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser
 
-from tests.browser import open_tab
-from tests.page.reading import VMSTAT, VMSTAT_COLUMNS
-from tests.pageserver import serve_page
+from tests.page.reading import VMSTAT, VMSTAT_COLUMNS, Run
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-Run = Callable[..., Awaitable[Any]]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def run(browser: Browser) -> AsyncIterator[Run]:
-    """Runs the body of a function of `m`, a module of the page, and `arg`."""
-    async with serve_page() as site, open_tab(browser, site.url) as tab:
-
-        async def run(module: str, body: str, arg: Any = None) -> Any:
-            return await tab.page.evaluate(
-                f"async (arg) => {{ const m = await import('/assets/{module}'); {body} }}", arg
-            )
-
-        yield run
-
 
 # ---- closing.js
 
@@ -70,6 +49,9 @@ async def test_backoff_draws_anew_each_time(run: Run) -> None:
         (3500, "reconnect_after_ms=10", False, None),
         (3999, "", False, None),
         (4000, "", True, None),
+        (4499, "", True, None),
+        (4500, "", False, None),
+        (4999, "", False, None),
     ],
 )
 async def test_the_verdict_on_a_close(run: Run, code: int, reason: str, comes_back: bool, delay: int | None) -> None:
@@ -77,6 +59,17 @@ async def test_the_verdict_on_a_close(run: Run, code: int, reason: str, comes_ba
     assert verdict["comesBack"] is comes_back
     assert verdict["orderedDelay"] == delay
     assert verdict["words"].endswith(f" ({code})")
+
+
+async def test_the_usual_words_beside_a_code_are_not_repeated(run: Run) -> None:
+    said = await run("closing.js", "return arg.map((one) => m.verdictOn(...one).words)", [
+        [3001, "shutdown"], [3001, "back at noon"], [4600, "shutdown"],
+    ])  # fmt: skip
+    assert said == [
+        "The server is shutting down. (3001)",
+        "The server is shutting down. It says: “back at noon”. (3001)",
+        "The connection was closed. It says: “shutdown”. (4600)",
+    ]
 
 
 # ---- numbers.js
@@ -317,6 +310,26 @@ async def test_echoes_are_matched_once_each_and_given_up_in_time(run: Run) -> No
     assert found == [None, 41, 40, 40, None, ["b"], 40, None, ["c"], None]
 
 
+async def test_the_dialect_stands_behind_the_channel(run: Run) -> None:
+    fragments = {
+        "": ["main", "raw"],
+        "#ops": ["ops", "raw"],
+        "#ops&dialect=centrifuge": ["ops", "centrifuge"],
+        "#ops&dialect=raw": ["ops", "raw"],
+        "#&dialect=centrifuge": ["main", "centrifuge"],
+        "#R&D": ["R&D", "raw"],
+        "#R&D&dialect=smtp": ["R&D&dialect=smtp", "raw"],
+        "#a%26dialect%3Dcentrifuge": ["a&dialect=centrifuge", "raw"],
+    }
+    read = "return arg.map((hash) => [m.channelOf({ hash, search: '' }), m.dialectOf({ hash })])"
+    assert await run("channels.js", read, list(fragments)) == list(fragments.values())
+    names = ["ops", "R&D", "a&dialect=centrifuge", "ü/#"]
+    there_and_back = """return arg.flatMap((name) => ["raw", "centrifuge"].map((dialect) => {
+        const hash = m.fragmentOf(name, dialect);
+        return m.channelOf({ hash, search: "" }) === name && m.dialectOf({ hash }) === dialect; }))"""
+    assert await run("channels.js", there_and_back, names) == [True] * 8
+
+
 async def test_a_shell_reads_the_example_back(run: Run) -> None:
     words = {"main": "main", "ops:eu-1": "ops:eu-1", "a b": "'a b'", "it's": "'it'\\''s'", "$(x)": "'$(x)'"}
     assert await run("channels.js", "return arg.map(m.shellWord)", list(words)) == list(words.values())
@@ -346,3 +359,64 @@ async def test_a_browser_without_storage_remembers_nothing(run: Run) -> None:
 async def test_names_that_no_path_can_hold_are_objected_to(run: Run) -> None:
     objections = await run("channels.js", "return ['', '.', '..', '\\ud800', 'a', '...', '/', 'ü'].map(m.objectionTo)")
     assert [objection is None for objection in objections] == [False] * 4 + [True] * 4
+
+
+# ---- data.js, presence.js
+
+
+@pytest.mark.parametrize(
+    ("typed", "data", "heard"),
+    [
+        ("hello", '"hello"', "hello"),
+        ("42", '"42"', "42"),
+        ('"quoted"', '"\\"quoted\\""', '"quoted"'),
+        ("two\nlines", '"two\\nlines"', "two\nlines"),
+        ('{"price": 1.10,\r\n "id": 9007199254740993}', '{"price": 1.10,   "id": 9007199254740993}', None),
+        ("[1, 2]", "[1, 2]", "[1,2]"),
+        ("{not json}", '"{not json}"', "{not json}"),
+        ("[1e999]", '"[1e999]"', "[1e999]"),
+        ('["\\ud800"]', '"[\\"\\\\ud800\\"]"', '["\\ud800"]'),
+        ("[" * 32 + "]" * 32, "[" * 32 + "]" * 32, "[" * 32 + "]" * 32),
+        ("[" * 33 + "]" * 33, '"' + "[" * 33 + "]" * 33 + '"', "[" * 33 + "]" * 33),
+    ],
+)
+async def test_what_is_typed_becomes_json_that_the_server_takes(
+    run: Run, typed: str, data: str, heard: str | None
+) -> None:
+    found = await run("data.js", "const data = m.dataOf(arg); return [data, m.payloadOf(JSON.parse(data))]", typed)
+    assert found[0] == data
+    if heard is not None:
+        assert found[1] == heard
+
+
+async def test_data_is_shown_as_what_was_said(run: Run) -> None:
+    shown = await run(
+        "data.js",
+        """
+        const bytes = (payload) => payload instanceof ArrayBuffer ? [...new Uint8Array(payload)] : payload;
+        return arg.map(([data, tags]) => bytes(m.payloadOf(data, tags)));
+        """,
+        [
+            ["text"], [7], [None], [{"a": [1]}], ["AAH+/w==", {"encoding": "base64"}], ["AAH+/w==", {"key": "x"}],
+            ["not base64!", {"encoding": "base64"}],
+        ],
+    )  # fmt: skip
+    assert shown == ["text", "7", "null", '{"a":[1]}', [0, 1, 254, 255], "AAH+/w==", "not base64!"]
+
+
+async def test_who_joins_or_leaves_while_a_snapshot_is_on_its_way_is_not_forgotten(run: Run) -> None:
+    found = await run(
+        "presence.js",
+        """
+        const presence = new m.Presence();
+        const steps = [[presence.isKnown, presence.clients]];
+        presence.asked(); presence.joined("b"); presence.left("a"); presence.snapshot(["a", "c"]);
+        steps.push([presence.isKnown, presence.clients]);
+        presence.joined("d"); presence.joined("d"); presence.left("nobody");
+        steps.push(presence.clients);
+        presence.asked(); presence.snapshot(["d", "e", "c"]);
+        steps.push(presence.clients);
+        return steps;
+        """,
+    )
+    assert found == [[False, []], [True, ["c", "b"]], ["c", "b", "d"], ["c", "d", "e"]]
