@@ -251,3 +251,10 @@ def test_versions_go_up_within_their_epoch() -> None:
     assert history.advance(6)
     assert history.advance(1, "b"), "another epoch begins anew"
     assert not history.advance(1, "b")
+
+
+@pytest.mark.parametrize("offset", [2**63 - 1, 2**63, 2**64 - 1])
+def test_an_offset_may_be_any_number_of_64_bits(offset: int) -> None:
+    since = Position(offset, EPOCH)
+    assert stream(4).read(0.0, since=since) == ()
+    assert len(stream(4).read(0.0, since=since, reverse=True, limit=2**31 - 1)) == 4

@@ -157,7 +157,7 @@ def test_what_matters_is_there_before_it_happens() -> None:
         assert f'stentor_messages_dropped_total{{reason="{reason}"}}' in metrics
     for reason in ("full", "origin", "credentials", "address", "connect_rate", "draining", "bad_request", "not_found"):
         assert f'stentor_connections_rejected_total{{reason="{reason}"}}' in metrics
-    for code in ("1000", "1001", "1006", "1008", "1009", "1013", "3012"):
+    for code in ("1000", "1001", "1006", "1008", "1009", "1013", "3001", "3008", "3012", "3500", "3501"):
         assert f'stentor_connections_closed_total{{code="{code}"}}' in metrics
     assert sum(value for name, value in metrics.items() if name.startswith("stentor_messages")) == 0
 

@@ -98,7 +98,7 @@ class StentorCollector(Collector):
             ("stentor_ping_rtt_seconds", "Ping to pong.", counters.ping_rtt),
             ("stentor_event_loop_lag_seconds", "How late the loop's timer was.", counters.event_loop_lag),
         ):  # fmt: skip
-            yield _histogram(name, help_text, histogram)
+            yield histogram_family(name, help_text, histogram)
 
     def _queues(self) -> Iterator[Metric]:
         listener, backlog, now = self._listener, self._listener.backlog, self._clock()
@@ -111,9 +111,11 @@ class StentorCollector(Collector):
         # Everyone else keeps up, and has nothing queued.
         for histogram in (messages, size, age):
             histogram.observe(0, listener.gate.open - len(lagging))
-        yield _histogram("stentor_client_queue_messages", "Messages queued per client, now.", messages)
-        yield _histogram("stentor_client_queue_bytes", "Bytes queued per client, now.", size)
-        yield _histogram("stentor_client_queue_age_seconds", "Age of the oldest queued message per client, now.", age)
+        yield histogram_family("stentor_client_queue_messages", "Messages queued per client, now.", messages)
+        yield histogram_family("stentor_client_queue_bytes", "Bytes queued per client, now.", size)
+        yield histogram_family(
+            "stentor_client_queue_age_seconds", "Age of the oldest queued message per client, now.", age
+        )
         yield GaugeMetricFamily("stentor_queue_bytes", "Bytes queued for all clients.", value=backlog.bytes)
         yield GaugeMetricFamily("stentor_queue_messages", "Messages queued for all clients.", value=backlog.messages)
         yield GaugeMetricFamily("stentor_lagging_clients", "Clients that do not keep up now.", value=len(lagging))
@@ -155,7 +157,8 @@ def _labelled(
     return metric
 
 
-def _histogram(name: str, help_text: str, histogram: Histogram) -> Metric:
+def histogram_family(name: str, help_text: str, histogram: Histogram) -> Metric:
+    """Turn a histogram of the core's into Prometheus's."""
     total, buckets = 0, []
     for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
         total += count

@@ -180,6 +180,7 @@ class History:
         kept, skipped = self._kept, 0
         if since is not None:
             older = since.offset - (self.top - len(kept)) - reverse  # how many come before what is wanted
-            skipped = max(0, len(kept) - older if reverse else older)
+            # An offset may be any number of 64 bits.
+            skipped = min(max(0, len(kept) - older if reverse else older), len(kept))
         end = None if limit is None else skipped + limit
         return tuple(islice(reversed(kept) if reverse else kept, skipped, end))

@@ -30,6 +30,7 @@ from server.edge.gate import Admission
 from server.edge.handshake import Denial, Handshake
 from server.edge.intake import Hold, Intake
 from server.edge.outlet import Outlet
+from server.edge.proxies import ProxyHeaderError, read_proxy_header
 
 if TYPE_CHECKING:
     from server.core.outbox import Outbox
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 # read may bring 40,000 frames, and the others wait meanwhile.
 PARSE_BYTES: Final = 4096
 
+# As long as one of these holds, not even what was read already is looked at.
+_BUSY: Final = Hold.UNREAD | Hold.UNANSWERED
+
 _RESET: Final = pack("ii", 1, 0)  # struct linger: on, 0 seconds
 
 
@@ -47,8 +51,9 @@ class Connection(asyncio.Protocol):
     """A client, from accept to the end of its socket."""
 
     __slots__ = (
-        "_cause", "_finishing", "_handshake", "_holds", "_intake", "_listener", "_outlet", "_protocol", "_rest",
-        "_session", "accepted_at", "address", "is_leaving", "opened_at", "pinged_at", "place", "rtt", "transport",
+        "_cause", "_finishing", "_foreword", "_handshake", "_holds", "_intake", "_listener", "_outlet", "_protocol",
+        "_rest", "_session", "accepted_at", "address", "is_leaving", "opened_at", "pinged_at", "place", "rtt",
+        "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -57,7 +62,10 @@ class Connection(asyncio.Protocol):
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._protocol: ServerProtocol = listener.new_protocol()
-        self._handshake: Handshake | None = Handshake(self._protocol, listener.gate, listener.counters)
+        self._handshake: Handshake | None = Handshake(
+            self._protocol, listener.gate, listener.proxies, listener.counters
+        )
+        self._foreword: bytes | None = None  # what a proxy has said so far, until the client's own first byte
         self._session: Session | None = None
         self._intake: Intake | None = None
         self._holds = 0
@@ -88,6 +96,11 @@ class Connection(asyncio.Protocol):
         return self._holds != 0
 
     @property
+    def has_unread(self) -> bool:
+        """Whether the client has not taken yet what it asked for."""
+        return bool(self._holds & Hold.UNREAD)
+
+    @property
     def session(self) -> Session | None:
         return self._session
 
@@ -108,6 +121,8 @@ class Connection(asyncio.Protocol):
         self._outlet.open()
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if peer else ""
+        if self._listener.proxies.trust(self.address):
+            self._foreword = b""
         self._listener.joined(self)
 
     def data_received(self, data: bytes) -> None:
@@ -119,7 +134,7 @@ class Connection(asyncio.Protocol):
                 self._receive(data[start : start + PARSE_BYTES])
                 if self.transport.is_closing():
                     break
-                if self._holds & Hold.UNREAD and not self.is_leaving:
+                if self._holds & _BUSY and not self.is_leaving:
                     # One read may ask for more answers than there is room for, anywhere.
                     self._rest = data[start + PARSE_BYTES :]
                     break
@@ -131,6 +146,8 @@ class Connection(asyncio.Protocol):
                 self.abort("internal error")
 
     def _receive(self, data: bytes) -> None:
+        if self._foreword is not None and not (data := self._take_foreword(data)):
+            return
         protocol = self._protocol
         protocol.receive_data(data)
         events = protocol.events_received()
@@ -189,10 +206,30 @@ class Connection(asyncio.Protocol):
 
     # Opening
 
+    def _take_foreword(self, data: bytes) -> bytes:
+        """Take what a trusted proxy says of its client, if it says anything; return what is the client's own."""
+        assert self._foreword is not None, "it is taken once"
+        data = self._foreword + data
+        try:
+            header = read_proxy_header(data)
+        except ProxyHeaderError as error:
+            self._listener.counters.rejected["bad_request"] += 1
+            self.abort(str(error))
+            return b""
+        if header is None:
+            self._foreword = data
+            return b""
+        self._foreword = None
+        if header.address is not None and not self._listener.identified(self, header.address):
+            return b""
+        return data[header.size :]
+
     def _shake_hands(self, events: list[Event], size: int) -> None:
         assert self._handshake is not None, "one of the two, the handshake or the intake, gets what comes in"
         outcome = self._handshake.take(events, size, self.address, self._listener.clock())
         if isinstance(outcome, Admission):
+            if self._handshake.address != self.address:
+                self._listener.admitted(self, self._handshake.address)
             self._open(outcome)
         elif isinstance(outcome, Denial):
             self._deny(outcome)
@@ -255,7 +292,7 @@ class Connection(asyncio.Protocol):
     def hold_reading(self, why: Hold = Hold.CONGESTED) -> None:
         """Read no more from this client until no reason is left. Idempotent, for each reason.
 
-        As long as its answers are UNREAD, what was read already is not looked at either.
+        As long as its answers are UNREAD, or wait themselves, what was read already is not looked at either.
         """
         self._holds |= why
         self.transport.pause_reading()
@@ -263,8 +300,13 @@ class Connection(asyncio.Protocol):
     def release_reading(self, why: Hold = Hold.CONGESTED) -> None:
         """Read on, unless there is another reason not to. Idempotent, in any state."""
         self._holds &= ~why
+        self._read_on()
+
+    def _read_on(self) -> None:
         if not self._holds:
             self.transport.resume_reading()
+        if not self._holds & _BUSY:
+            self._read_rest()
 
     def _catch_up(self) -> None:
         """Write what waits in the outbox until the socket takes no more; then write through again."""
@@ -281,10 +323,11 @@ class Connection(asyncio.Protocol):
         if self._finishing is not None:
             self.close(*self._finishing)
         elif session is not None:
-            if self._holds & Hold.UNREAD:
-                self.release_reading(Hold.UNREAD)
+            held, self._holds = self._holds, self._holds & ~Hold.UNREAD
+            # It may have more to say, more than the client has room for; and what it was asked first comes first.
             session.resume()
-            self._read_rest()
+            if held & Hold.UNREAD:
+                self._read_on()
 
     def _answer(self) -> None:
         self._outlet.answer(may_owe=self._session is not None)
@@ -344,8 +387,7 @@ class Connection(asyncio.Protocol):
         self._answer()
         if self._holds:
             # For its answer.
-            self.release_reading(Hold.CONGESTED | Hold.UNREAD)
-            self._read_rest()
+            self.release_reading(Hold.CONGESTED | _BUSY)
 
     def finish(self, code: int, reason: str) -> None:
         """Say goodbye after what is queued: nothing new is taken, and the close frame comes last. Idempotent."""

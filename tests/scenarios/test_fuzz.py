@@ -21,10 +21,11 @@ import pytest
 from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
+from tests.garbage import garbage, protobuf_garbage
 from tests.scenarios.clients import request
 from tests.scenarios.mutations import mutated_request, mutated_stream
 from tests.scenarios.stage import MIB, Stage, figure, stage
-from tests.scenarios.wire import CLOSE, PING, PONG, Scanner, frame
+from tests.scenarios.wire import BINARY, CLOSE, PING, PONG, TEXT, Scanner, frame
 
 pytestmark = pytest.mark.scenario
 
@@ -257,3 +258,35 @@ async def test_the_oracle_notices_a_server_that_is_a_byte_off() -> None:
     async with canaries("--message-rate", "0", "--max-message-size", str(MAX_SIZE - 1)) as on:
         with pytest.raises(AssertionError, match="1009"):
             await run(on, FrameCases(on).run_one)
+
+
+# How the server ends it with a Centrifuge client that talks garbage, if it does.
+COMMAND_CODES = {1009, 3500, 3501}
+
+
+async def test_commands() -> None:
+    seen: Counter[int] = Counter()
+
+    async def case(dice: random.Random) -> None:
+        is_json = dice.random() < 0.5
+        make, opcode = (garbage, TEXT) if is_json else (protobuf_garbage, BINARY)
+        opening = b'{"id":1,"connect":{}}' if is_json else b"\x04\x08\x01\x22\x00"
+        frames = [frame(opcode, make(dice)) for _ in range(dice.choice((1, 1, 2, 5)))]
+        if dice.random() < 0.8:
+            frames.insert(0, frame(opcode, opening))
+        fields = () if is_json else ("Sec-WebSocket-Protocol: centrifuge-protobuf",)
+        sock = new_socket(dice)
+        client = await on.crowd.join("/connection/websocket", headers=fields, reading=False, sock=sock)
+        on.crowd.clients.remove(client)
+        with client.sock:
+            heard = await converse(client.sock, chopped(dice, b"".join(frames)))
+        codes = [int.from_bytes(payload[:2], "big") for opcode, payload in Scanner().feed(heard) if opcode == CLOSE]
+        assert len(codes) <= 1, (codes, frames)
+        assert set(codes) <= COMMAND_CODES, (codes, frames)
+        seen[codes[0] if codes else 0] += 1
+
+    options = ("--message-rate", "0", "--history-size", "10", "--presence", "true", "--join-leave", "true")
+    async with canaries(*options, "--delta", "true") as on:
+        await run(on, case)
+        figure("commands", dict(sorted(seen.items())))
+        assert min(seen[0], seen[3501]) >= CASES / 20

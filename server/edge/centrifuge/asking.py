@@ -21,7 +21,7 @@ Answer = Callable[[replies.Result | Error], object]
 def publish(session: CentrifugeSession, command: commands.Publish, answer: Answer) -> None:
     """Say something on a channel, in the client's own name."""
     node, places, channel = session.service.node, session.places, command.channel
-    if not channel or command.data is None:
+    if command.data is None:
         answer(codes.ERROR_BAD_REQUEST)
         return
     if command.type:
@@ -29,9 +29,6 @@ def publish(session: CentrifugeSession, command: commands.Publish, answer: Answe
         return
     if not node.namespaces.of(channel).publish or not places.may_hear(channel):
         answer(codes.ERROR_PERMISSION_DENIED)
-        return
-    if fault := session.name_fault(channel):
-        answer(fault)
         return
     place = places.get(channel)
     info = place.info if place is not None else ClientInfo(session.user, session.client, session.identity.info)

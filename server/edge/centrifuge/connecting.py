@@ -5,6 +5,7 @@ The reply comes when it is on all of them; what it asks in the meantime waits.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from server.dialects.centrifuge import codes, commands
@@ -16,6 +17,9 @@ from server.node.permissions import personal_channel
 if TYPE_CHECKING:
     from server.edge.centrifuge.places import Place
     from server.edge.centrifuge.session import CentrifugeSession
+
+
+log = logging.getLogger("stentor.edge")
 
 
 def identify(
@@ -50,6 +54,8 @@ class Arrival:
             return
         self._missing = len(channels) + 1
         for channel, given in channels.items():
+            if session.is_over:  # the broker is away, and the client was told
+                return
             resumed = self._command.subs.get(channel)
             fault = session.places.enter(channel, self._entered, resumed=resumed, given=given)
             if fault is not None:
@@ -64,7 +70,12 @@ class Arrival:
         identity = session.identity
         found = dict.fromkeys(identity.channels, PLAIN) | dict(identity.subs)
         if session.service.permissions.personal_channels and identity.user:
-            found.setdefault(personal_channel(identity.user), PLAIN)
+            personal = personal_channel(identity.user)
+            if session.name_fault(personal) is None:
+                found.setdefault(personal, PLAIN)
+            else:
+                # Users are named by somebody else, and not for our sake: this one has no channel, but everything else.
+                log.debug("a user has no personal channel: its name is no name for a channel")
         return found
 
     def _entered(self, place: Place, result: SubscribeResult | codes.Error) -> None:

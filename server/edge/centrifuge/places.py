@@ -4,6 +4,7 @@ Laws:
 - a client is on a channel once; whoever asks again is told so.
 - whatever way a client leaves a channel, it is off the hub before it is told, and others see it leave once.
 - a client on one channel is written to directly; on several, a turn of the event loop is one write.
+- a client that leaves a channel on its way there gets to the end of the way first: it cannot come twice at once.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class Place:
     """A client on a channel, or on its way there: then it has no subscription yet."""
 
     __slots__ = (
-        "chan_info", "channel", "data", "expires", "is_server_side", "options", "places", "reading", "shows_joins",
-        "shows_presence", "subscription",
+        "chan_info", "channel", "data", "expires", "has_left", "is_server_side", "options", "places", "reading",
+        "shows_joins", "shows_presence", "subscription",
     )  # fmt: skip
 
     def __init__(self, places: Places, channel: str, reading: Reading, *, is_server_side: bool) -> None:
@@ -48,6 +49,7 @@ class Place:
         self.reading = reading
         self.is_server_side = is_server_side
         self.subscription: Subscription | None = None
+        self.has_left = False  # before it was there
         self.chan_info = b""
         self.data: bytes | None = None
         self.expires: float | None = None  # Unix time
@@ -147,8 +149,10 @@ class Places:
     def _fault(self, channel: str) -> codes.Error | None:
         if not channel or name_fault(channel, self.service.max_channel_length):
             return codes.ERROR_BAD_REQUEST
-        if channel in self._by_channel:
-            return codes.ERROR_ALREADY_SUBSCRIBED
+        place = self._by_channel.get(channel)
+        if place is not None:
+            # The temporary one: an SDK tries again.
+            return codes.ERROR_TOO_MANY_REQUESTS if place.has_left else codes.ERROR_ALREADY_SUBSCRIBED
         if len(self._by_channel) >= self.service.max_channels:
             return codes.ERROR_LIMIT_EXCEEDED
         return None
@@ -188,14 +192,17 @@ class Places:
         self, place: Place, command: commands.Subscribe, answer: Seat | BrokerError | Unrecovered, entered: Entered
     ) -> None:
         is_wanted = self._by_channel.get(place.channel) is place
-        if not isinstance(answer, Seat):
+        if place.has_left or not is_wanted:  # the channel, or altogether
+            if isinstance(answer, Seat):
+                self.service.node.unsubscribe(answer.subscription)
             if is_wanted:
                 del self._by_channel[place.channel]
-                is_lost = isinstance(answer, Unrecovered)
-                entered(place, codes.ERROR_UNRECOVERABLE_POSITION if is_lost else codes.ERROR_INTERNAL)
+                entered(place, codes.ERROR_TOO_MANY_REQUESTS)
             return
-        if not is_wanted:  # it has left while it was on its way
-            self.service.node.unsubscribe(answer.subscription)
+        if not isinstance(answer, Seat):
+            del self._by_channel[place.channel]
+            is_lost = isinstance(answer, Unrecovered)
+            entered(place, codes.ERROR_UNRECOVERABLE_POSITION if is_lost else codes.ERROR_INTERNAL)
             return
         place.subscription = answer.subscription
         if self.session.is_paused:
@@ -206,9 +213,10 @@ class Places:
             self.prolong(place, place.expires)
         if place.shows_presence:
             node.broker.add_presence(place.channel, place.info, _ignore)
-        entered(place, _result(place, command, answer, service.ttl))
         if place.shows_joins:
+            # It goes out after what is answered now; later, the client may have left again.
             node.broker.publish_join(place.channel, place.info)
+        entered(place, _result(place, command, answer, service.ttl))
 
     def prolong(self, place: Place, expires: float | None) -> None:
         """Let a subscription last until `expires` (Unix time); for ever if None."""
@@ -223,12 +231,15 @@ class Places:
 
     def leave(self, channel: str) -> bool:
         """Take the client off a channel; false if it was not there."""
-        place = self._by_channel.pop(channel, None)
-        if place is None:
+        place = self._by_channel.get(channel)
+        if place is None or place.has_left:
             return False
-        if place.subscription is not None:
-            self.service.node.unsubscribe(place.subscription)
-            self._farewell(place)
+        if place.subscription is None:
+            place.has_left = True
+            return True
+        del self._by_channel[channel]
+        self.service.node.unsubscribe(place.subscription)
+        self._farewell(place)
         self._write_as_one()
         return True
 
@@ -245,6 +256,7 @@ class Places:
         if place is None:
             return
         self._farewell(place)
+        self._write_as_one()
         if place.is_server_side:
             # It cannot subscribe by itself; when it comes back, the connect command recovers.
             self.session.end(codes.DISCONNECT_INSUFFICIENT_STATE)
@@ -252,12 +264,14 @@ class Places:
             self.session.push(channel, codes.UNSUBSCRIBE_INSUFFICIENT_STATE)
 
     def leave_hub(self) -> None:
-        """Take no more part; what is queued may still go out. Idempotent."""
+        """Take no more part, for ever; what is queued may still go out. Comes once."""
         places, self._by_channel = self._by_channel, {}
         for place in places.values():
             if place.subscription is not None:
                 self.service.node.leave(place.subscription)
                 self._farewell(place)
+        # The session holds this: a cycle would be left to the garbage collector.
+        del self.session
 
     def _farewell(self, place: Place) -> None:
         self.service.expiring.pop(place, None)
@@ -283,8 +297,7 @@ class Places:
         """Choose how the client is written to, after its channels have become more or fewer."""
         seated = [place.subscription for place in self._by_channel.values() if place.subscription is not None]
         if len(seated) > 1:
-            # The others gather already, when there are more than two.
-            for subscription in seated if len(seated) == 2 else seated[-1:]:
+            for subscription in seated:
                 subscription.gather()
         elif seated and not self.session.outbox.messages:
             seated[0].write_through()
@@ -320,4 +333,4 @@ def subscribed_push(result: SubscribeResult) -> Subscribed:
 
 
 def _ignore(answer: object) -> None:
-    """Presence that could not be noted is noted with the next refresh."""
+    """Take no note: who is not seen on a channel is on it all the same."""

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 # What one frame may hold: an SDK sends its connect command and a subscribe for every channel together.
 MAX_COMMANDS: Final = 1024
+# An SDK that is told of a longer time may count it in 32 bits; like any other it brings a new token before the old one
+# ends.
+MAX_TTL: Final = 365 * 24 * 3600
 # How long a client whose credentials have run out may take to bring new ones: SDKs ask for them at that moment.
 EXPIRY_GRACE: Final = 25.0
 
@@ -33,7 +36,6 @@ class Service:
     wall_clock: Callable[[], float]
     max_channels: int = 128
     max_channel_length: int = 128
-    most_recovered_bytes: int = 1024 * 1024
     ping_interval: int = 25
     version: str = ""
     node_id: str = ""
@@ -44,7 +46,8 @@ class Service:
         """End the subscriptions whose tokens have run out; called once a second."""
         now = self.clock()
         for place in [place for place, deadline in self.expiring.items() if deadline <= now]:
-            place.expire()
+            if place in self.expiring:  # the end of one may be the end of others
+                place.expire()
 
     def moment(self, expires: float) -> float:
         """Turn a Unix time into the same moment by our clock; a wall clock that jumps later disconnects nobody."""
@@ -55,5 +58,9 @@ class Service:
         return self.moment(expires) + EXPIRY_GRACE
 
     def ttl(self, expires: float) -> int:
-        """Turn a Unix time into the whole seconds until then, at least one: an SDK takes 0 for never."""
-        return max(1, round(expires - self.wall_clock()))
+        """Turn a Unix time into the whole seconds until then, a year at most and at least one: 0 would be never."""
+        return min(max(1, round(expires - self.wall_clock())), MAX_TTL)
+
+    def expiry(self, expires: float | None) -> tuple[bool, int]:
+        """Say of an end in Unix time (None: never) what replies say: whether there is one, and the seconds until it."""
+        return (False, 0) if expires is None else (True, self.ttl(expires))

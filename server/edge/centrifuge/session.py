@@ -2,14 +2,17 @@
 
 New until its connect command is answered, then connected, then over. Laws:
 - before connect there is only connect, and it comes once: anything else ends the connection (3501).
-- each command with an id gets one answer; all that one frame asks is answered in one frame, as far as it is known then.
+- each command with an id gets one answer; all that one frame asks is answered in one frame, as far as it is known then
+  and as long as it is no more than ANSWER_BYTES.
+- what is asked waits, and no more is read, until the client is connected and has taken the answers that it has got.
+- nothing of a channel goes out before the answer that puts the client there.
 - the peer's fault is an error reply or a disconnect code of the protocol's; never 1011.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
@@ -22,15 +25,20 @@ from server.dialects.centrifuge import codes, commands, replies
 from server.dialects.centrifuge.codec import Codec
 from server.dialects.centrifuge.codes import BadCommands, Disconnect, Error
 from server.dialects.centrifuge.replies import Push, Result, SubscribeResult
-from server.edge.centrifuge import asking, connecting
+from server.edge.centrifuge import asking, connecting, renewing
 from server.edge.centrifuge.places import Place, Places, subscribed_push
 from server.edge.centrifuge.service import MAX_COMMANDS, Service
 from server.edge.closing import Close
-from server.edge.credentials import ANONYMOUS, Expired, Identity, Refused, ServerSubscription
+from server.edge.credentials import ANONYMOUS, Identity, ServerSubscription
+from server.edge.intake import Hold
 from server.node.audience import CODECS
 
 if TYPE_CHECKING:
     from server.edge.connection import Connection
+
+
+# What is answered in one frame, before a look at whether the client takes it.
+ANSWER_BYTES: Final = 64 * 1024
 
 
 class State(Enum):
@@ -46,8 +54,8 @@ class CentrifugeSession:
     """See the module. `admitted` is who the client was found to be at the upgrade, if it showed credentials then."""
 
     __slots__ = (
-        "_admitted", "_connection", "_is_reading", "_said", "_state", "_waiting", "client", "codec", "identity",
-        "outbox", "places", "service",
+        "_admitted", "_connection", "_said", "_said_bytes", "_state", "_waiting", "_was_on", "client", "codec",
+        "identity", "outbox", "places", "service",
     )  # fmt: skip
 
     dialect = "centrifuge"
@@ -62,9 +70,10 @@ class CentrifugeSession:
         self.outbox = Outbox(connection, service.node.hub.backlog)
         self.places = Places(self)
         self._state = State.NEW
-        self._said: list[bytes] = []
-        self._is_reading = False
-        self._waiting: deque[commands.Command] = deque()
+        self._said: list[bytes] | None = None  # what one frame is to say; None while nothing is being asked
+        self._said_bytes = 0
+        self._waiting: deque[commands.Command] | None = None
+        self._was_on = ""
         connection.await_introduction()
 
     @property
@@ -74,6 +83,8 @@ class CentrifugeSession:
     @property
     def channel(self) -> str:
         """The client's channel, for whoever asks why it is slow or gone; or how many there are."""
+        if self.is_over:
+            return self._was_on
         on = [place.channel for place in self.places]
         return on[0] if len(on) == 1 else f"{len(on)} channels" if on else ""
 
@@ -83,7 +94,8 @@ class CentrifugeSession:
 
     @property
     def is_paused(self) -> bool:
-        return self._connection.paused
+        """Whether what it hears has to wait: for room, or for the answer to its connect command."""
+        return self._state is State.CONNECTING or self._connection.paused
 
     @property
     def write(self) -> Callable[[bytes], object]:
@@ -110,19 +122,18 @@ class CentrifugeSession:
             return
         if not self._connection.charge(len(asked) - 1):
             return
-        self._is_reading = True
-        try:
-            for command in asked:
-                self._take(command)
-        finally:
-            self._is_reading = False
-            self._speak()
+        if self._waiting is not None:
+            self._waiting.extend(asked)  # no more than one read brings: the next one is held
+        else:
+            self._work(deque(asked))
 
     def pause(self) -> None:
         self.places.pause()
 
     def resume(self) -> None:
-        self.places.resume()
+        if self._state is State.CONNECTED:
+            self.places.resume()
+        self._work_on()
 
     def finish(self) -> None:
         self._leave()
@@ -154,16 +165,45 @@ class CentrifugeSession:
     def _say(self, message: bytes) -> None:
         if self.is_over:
             return
+        if self._said is None:
+            self._send((message,))
+            return
         self._said.append(message)
-        if not self._is_reading:
+        self._said_bytes += len(message)
+        if self._said_bytes >= ANSWER_BYTES:
             self._speak()
 
     def _speak(self) -> None:
         if self._said:
-            said, self._said = self._said, []
-            self._connection.send(encode_frame(self.codec.opcode, self.codec.join(said)))
+            said, self._said, self._said_bytes = self._said, [], 0
+            self._send(said)
+
+    def _send(self, messages: Sequence[bytes]) -> None:
+        self._connection.send(encode_frame(self.codec.opcode, self.codec.join(messages)))
 
     # Being asked
+
+    def _work(self, asked: deque[commands.Command]) -> None:
+        """Take what is asked, in its order; what cannot be taken now waits."""
+        self._said = []
+        try:
+            while asked and self._state is not State.CONNECTING and not self._connection.has_unread:
+                self._take(asked.popleft())
+        finally:
+            self._speak()
+            self._said = None
+        if self.is_over:
+            return
+        if asked:
+            self._waiting = asked
+            self._connection.hold_reading(Hold.UNANSWERED)
+        elif self._waiting is not None:
+            self._waiting = None
+            self._connection.release_reading(Hold.UNANSWERED)
+
+    def _work_on(self) -> None:
+        if self._waiting is not None and self._said is None:
+            self._work(self._waiting)
 
     def _take(self, command: commands.Command) -> None:
         if self.is_over:
@@ -176,8 +216,6 @@ class CentrifugeSession:
                 self._connect(command.id, body)
         elif self._state is State.CONNECTED:
             _HANDLERS[type(body)](self, command.id, body)
-        elif self._state is State.CONNECTING:
-            self._waiting.append(command)
         else:
             self.end(codes.DISCONNECT_BAD_REQUEST)
 
@@ -188,18 +226,24 @@ class CentrifugeSession:
         elif isinstance(identity, Error):
             self.reply(id, identity)
         else:
+            # It has said who it is; how long the broker takes is not its fault.
+            self._connection.introduced()
             self._state = State.CONNECTING
             self.identity = identity
+            self._admitted = None
             connecting.Arrival(self, id, command).begin()
 
     def connected(self) -> None:
         """Begin: the connect command is answered."""
         self._state = State.CONNECTED
-        self._connection.introduced()
         self.service.registry.enter(self)
-        self._expire_at(self.identity.expires)
-        while self._waiting and not self.is_over:
-            self._take(self._waiting.popleft())
+        self.last_until(self.identity.expires)
+        if self.outbox.messages:  # heard while the broker was asked for other channels
+            self._speak()
+            self._connection.flush()
+        if not self._connection.paused:
+            self.places.resume()
+        self._work_on()
 
     def _subscribe(self, id: int, command: commands.Subscribe) -> None:
         def entered(place: Place, result: SubscribeResult | Error) -> None:
@@ -217,8 +261,9 @@ class CentrifugeSession:
         self.reply(id, replies.UnsubscribeResult())
 
     def _ask(self, id: int, command: Any) -> None:
-        if not command.channel:
-            self.reply(id, codes.ERROR_BAD_REQUEST)
+        # Also where nothing can be found: a broker may remember each name that it is asked about.
+        if fault := self.name_fault(command.channel):
+            self.reply(id, fault)
             return
         _QUESTIONS[type(command)](self, command, lambda result: self.reply(id, result))
 
@@ -237,41 +282,8 @@ class CentrifugeSession:
     def _ignore(self, id: int, command: commands.Send) -> None:
         """A message to an application that is not here; the protocol has no answer to it."""
 
-    def _refresh(self, id: int, command: commands.Refresh) -> None:
-        try:
-            identity = self.service.credentials.check(command.token or None)
-        except Expired:
-            self.reply(id, codes.ERROR_TOKEN_EXPIRED)
-            return
-        except Refused:
-            self.end(codes.DISCONNECT_INVALID_TOKEN)
-            return
-        if identity.user != self.user:
-            self.end(codes.DISCONNECT_INVALID_TOKEN)
-            return
-        self.identity = identity
-        self._expire_at(identity.expires)
-        expires, ttl = self._expiry(identity.expires)
-        self.reply(id, replies.RefreshResult(self.client, self.service.version, expires, ttl))
-
-    def _sub_refresh(self, id: int, command: commands.SubRefresh) -> None:
-        place = self.places.get(command.channel)
-        if place is None or command.type:
-            self.reply(id, codes.ERROR_NOT_AVAILABLE if command.type else codes.ERROR_PERMISSION_DENIED)
-            return
-        try:
-            grant = self.service.subscription_tokens.check(command.token, channel=place.channel, user=self.user)
-        except Expired:
-            self.reply(id, codes.ERROR_TOKEN_EXPIRED)
-            return
-        except Refused:
-            self.reply(id, codes.ERROR_PERMISSION_DENIED)
-            return
-        self.places.prolong(place, grant.expires)
-        self.reply(id, replies.SubRefreshResult(*self._expiry(grant.expires)))
-
     def name_fault(self, channel: str) -> Error | None:
-        """Say what is wrong with the name of a channel that the client is not on."""
+        """Say what is wrong with the name of a channel."""
         return codes.ERROR_BAD_REQUEST if names.name_fault(channel, self.service.max_channel_length) else None
 
     def hold_until_relief(self, channel: str) -> None:
@@ -279,12 +291,18 @@ class CentrifugeSession:
         self._connection.hold_reading()
         self.service.node.on_relief(channel, self._connection.release_reading)
 
+    def last_until(self, expires: float | None) -> None:
+        """Let the connection last until `expires` (Unix time; None: for ever) and its grace."""
+        self._connection.expire_at(self.service.deadline(expires) if expires is not None else None)
+
     # From the server API
 
     def enter(
         self, channel: str, info: bytes = b"", data: bytes | None = None, expires: float | None = None
     ) -> Error | None:
         """Put the client on a channel, and tell it; return why not."""
+        if self.is_over:
+            return codes.ERROR_NOT_AVAILABLE
 
         def entered(place: Place, result: SubscribeResult | Error) -> None:
             if isinstance(result, SubscribeResult):
@@ -300,14 +318,13 @@ class CentrifugeSession:
 
     def prolong(self, expires: float | None) -> None:
         """Let the connection last until `expires` (Unix time; None: for ever), and tell the client."""
-        self._expire_at(expires)
-        self.push("", replies.Refreshed(*self._expiry(expires)))
+        self.last_until(expires)
+        self.push("", replies.Refreshed(*self.service.expiry(expires)))
 
     def end(self, disconnect: Disconnect) -> None:
         """End the connection, with the code that tells the client whether to come back. Idempotent."""
         if self.is_over:
             return
-        self._is_reading = False
         self._speak()
         self._connection.close(disconnect.code, disconnect.reason)
 
@@ -316,16 +333,11 @@ class CentrifugeSession:
     def _leave(self) -> None:
         if self.is_over:
             return
+        self._was_on = self.channel
         self._state = State.OVER
-        self._waiting.clear()
+        self._waiting = None
         self.places.leave_hub()
         self.service.registry.leave(self)
-
-    def _expire_at(self, expires: float | None) -> None:
-        self._connection.expire_at(self.service.deadline(expires) if expires is not None else None)
-
-    def _expiry(self, expires: float | None) -> tuple[bool, int]:
-        return (False, 0) if expires is None else (True, self.service.ttl(expires))
 
 
 _PINGS: Final = {name: encode_frame(codec.opcode, codec.ping()) for name, codec in CODECS.items()}
@@ -357,8 +369,8 @@ _HANDLERS: Final[dict[type, Callable[[CentrifugeSession, int, Any], None]]] = {
     commands.Ping: CentrifugeSession._ping,
     commands.Send: CentrifugeSession._ignore,
     commands.Rpc: CentrifugeSession._rpc,
-    commands.Refresh: CentrifugeSession._refresh,
-    commands.SubRefresh: CentrifugeSession._sub_refresh,
+    commands.Refresh: renewing.refresh,
+    commands.SubRefresh: renewing.sub_refresh,
     commands.Pong: CentrifugeSession._pong,
     commands.Rejected: CentrifugeSession._reject,
 }

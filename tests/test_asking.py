@@ -1,0 +1,186 @@
+"""What a Centrifuge client may ask of a channel beside listening, in literal JSON: publish, history, presence."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+
+from server.brokers.base import BrokerError, Retention
+from server.core.hub import CONGESTION_BYTES
+from server.core.publication import Publication
+from server.node.namespaces import ChannelOptions
+from tests.forgeries import FUTURE, signed
+from tests.house import House
+from tests.speaker import BAD, DENIED, UNAVAILABLE, connected, dialect_house, error, jwt_house, published
+
+KEPT: Final = ChannelOptions(retention=Retention(10, 300.0))
+ALL: Final = ChannelOptions(retention=Retention(10, 300.0), presence=True)
+
+
+def say(home: House, channel: str, *payloads: bytes) -> None:
+    for payload in payloads:
+        home.node.publish(channel, Publication(payload), lambda done: None)
+
+
+# Who may
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        '{"id":2,"publish":{"channel":"%s","data":1}}',
+        '{"id":2,"history":{"channel":"%s"}}',
+        '{"id":2,"presence":{"channel":"%s"}}',
+        '{"id":2,"presence_stats":{"channel":"%s"}}',
+    ],
+    ids=["publish", "history", "presence", "presence_stats"],
+)
+class TestWhoMay:
+    def test_not_without_a_proper_name(self, ask: str) -> None:
+        home = dialect_house(options=ALL)
+        alice = connected(home)
+        for name in ("", "a b", "x" * 129, "\\u0000", "\\u2028"):
+            assert alice.asks(ask % name) == [error(2, *BAD)]
+        assert home.node.broker.streams == 0, "no name is remembered"  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize("closed", [ChannelOptions(subscribe=False), ChannelOptions(anonymous=False)])
+    def test_not_where_it_may_not_hear(self, ask: str, closed: ChannelOptions) -> None:
+        options = ChannelOptions(
+            subscribe=closed.subscribe, anonymous=closed.anonymous, retention=ALL.retention, presence=True
+        )
+        alice = connected(dialect_house(namespaces={"shut": options}))
+        assert alice.asks(ask % "shut:a") == [error(2, *DENIED)]
+
+    def test_not_where_the_namespace_says_no(self, ask: str) -> None:
+        options = ChannelOptions(
+            publish=False, read_history=False, read_presence=False, retention=ALL.retention, presence=True
+        )
+        alice = connected(dialect_house(options=options))
+        alice.subscribes("news")
+        assert alice.asks(ask % "news") == [error(2, *DENIED)]
+
+    def test_a_channel_that_a_token_opened_is_open(self, ask: str) -> None:
+        home = jwt_house(options=ChannelOptions(subscribe=False, retention=ALL.retention, presence=True))
+        ann = connected(home, token=signed({"sub": "ann", "exp": FUTURE}))
+        assert ann.asks(ask % "shut") == [error(2, *DENIED)]
+        ann.subscribes("shut", token=signed({"sub": "ann", "channel": "shut", "exp": FUTURE}))
+        answers = [line for line in ann.asks(ask % "shut") if line.startswith('{"id":2,')]
+        assert len(answers) == 1
+        assert '"error"' not in answers[0]
+
+    def test_also_who_does_not_listen(self, ask: str) -> None:
+        alice = connected(dialect_house(options=ALL))
+        (answer,) = alice.asks(ask % "news")
+        assert '"error"' not in answer
+
+
+def test_what_a_channel_does_not_have_is_not_available() -> None:
+    alice = connected(dialect_house())
+    for ask in ("history", "presence", "presence_stats"):
+        assert alice.asks(f'{{"id":2,"{ask}":{{"channel":"news"}}}}') == [error(2, *UNAVAILABLE)]
+
+
+# Publish
+
+
+@pytest.mark.parametrize("data", ["1.10", '{"b":1,"a":[]}', '"x"', "null", "1e5", '"\\u00e9"', "true", "[]"])
+def test_what_is_said_is_heard_as_it_was_said_and_by_whom(data: str) -> None:
+    home = dialect_house()
+    alice, bob = connected(home), connected(home, "BOB")
+    bob.subscribes("news")
+    assert alice.asks(f'{{"id":2,"publish":{{"channel":"news","data":{data}}}}}') == ['{"id":2,"publish":{}}']
+    assert bob.hears() == [published("news", data, '{"user":"","client":"ME"}')]
+
+
+def test_a_publisher_of_a_congested_channel_is_not_read_from_until_there_is_room() -> None:
+    home = dialect_house()
+    alice, bob = connected(home), connected(home, "BOB")
+    bob.subscribes("news")
+    home.node.publish("news", Publication(b'"' + b"x" * CONGESTION_BYTES + b'"', is_json=True), lambda done: None)
+    alice.says('{"id":2,"publish":{"channel":"news","data":1}}')
+    assert alice.connection.holds_reading
+    assert not alice.transport.is_reading
+    home.loop.settle()
+    assert alice.transport.is_reading
+    assert alice.hears() == ['{"id":2,"publish":{}}']
+
+
+# History
+
+
+def asked(**more: Any) -> str:
+    fields = "".join(f',"{name}":{value}' for name, value in more.items())
+    return f'{{"id":2,"history":{{"channel":"news"{fields}}}}}'
+
+
+@pytest.mark.parametrize(
+    ("more", "offsets"),
+    [
+        ({}, []),
+        ({"limit": 0}, []),
+        ({"limit": -1}, [1, 2, 3, 4]),
+        ({"limit": 2}, [1, 2]),
+        ({"limit": 2, "reverse": "true"}, [4, 3]),
+        ({"limit": -1, "reverse": "true"}, [4, 3, 2, 1]),
+        ({"limit": -1, "since": '{"offset":2,"epoch":"EPOCH"}'}, [3, 4]),
+        ({"limit": -1, "since": '{"offset":2}'}, [3, 4]),
+        ({"limit": 1, "since": '{"offset":2,"epoch":"EPOCH"}'}, [3]),
+        ({"limit": -1, "since": '{"offset":3,"epoch":"EPOCH"}', "reverse": "true"}, [2, 1]),
+        ({"limit": -1, "since": '{"offset":4,"epoch":"EPOCH"}'}, []),
+        ({"limit": 5, "since": '{"offset":18446744073709551615,"epoch":"EPOCH"}'}, []),
+        ({"limit": 2147483647, "since": "{}"}, [1, 2, 3, 4]),
+    ],
+)
+def test_history(more: dict[str, Any], offsets: list[int]) -> None:
+    home = dialect_house(options=KEPT)
+    say(home, "news", b"1", b"2", b"3", b"4")
+    alice = connected(home)
+    kept = ",".join(f'{{"data":{offset},"offset":{offset}}}' for offset in offsets)
+    answer = f'{{"id":2,"history":{{"publications":[{kept}],"epoch":"EPOCH","offset":4}}}}'
+    assert alice.asks(asked(**more)) == [answer]
+
+
+def test_the_history_of_another_epoch_is_not_to_be_had() -> None:
+    home = dialect_house(options=KEPT)
+    say(home, "news", b"1")
+    alice = connected(home)
+    since = '{"offset":0,"epoch":"ANOTHER"}'
+    assert alice.asks(asked(limit=-1, since=since)) == [error(2, 112, "unrecoverable position")]
+
+
+def test_an_empty_history_has_a_position() -> None:
+    alice = connected(dialect_house(options=KEPT))
+    assert alice.asks(asked(limit=-1)) == ['{"id":2,"history":{"publications":[],"epoch":"EPOCH","offset":0}}']
+
+
+# Presence
+
+
+def test_who_is_there() -> None:
+    home = jwt_house(options=ALL)
+    ann = connected(home, "ANN1", token=signed({"sub": "ann", "exp": FUTURE, "info": {"name": "Ann"}}))
+    again = connected(home, "ANN2", token=signed({"sub": "ann", "exp": FUTURE}))
+    for client in (ann, again):
+        client.subscribes("hall")
+    present = '{"ANN1":{"user":"ann","client":"ANN1","conn_info":{"name":"Ann"}},"ANN2":{"user":"ann","client":"ANN2"}}'
+    assert ann.asks('{"id":2,"presence":{"channel":"hall"}}') == [f'{{"id":2,"presence":{{"presence":{present}}}}}']
+    stats = '{"id":3,"presence_stats":{"num_clients":%d,"num_users":1}}'
+    assert ann.asks('{"id":3,"presence_stats":{"channel":"hall"}}') == [stats % 2]
+    again.goes()
+    assert ann.asks('{"id":3,"presence_stats":{"channel":"hall"}}') == [stats % 1]
+    assert ann.asks('{"id":2,"presence":{"channel":"empty"}}') == ['{"id":2,"presence":{"presence":{}}}']
+
+
+# A broker that is away
+
+
+@pytest.mark.parametrize("method", ["publish", "history", "presence", "presence_stats"])
+def test_what_the_broker_cannot_tell_now_is_worth_another_try(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = dialect_house(options=ALL)
+    alice = connected(home)
+    monkeypatch.setattr(home.node.broker, method, lambda *details: details[-1](BrokerError("away")))
+    data = ',"data":1' if method == "publish" else ""
+    answer = [error(2, 100, "internal server error", temporary=True)]
+    assert alice.asks(f'{{"id":2,"{method}":{{"channel":"news"{data}}}}}') == answer
+    assert alice.close is None

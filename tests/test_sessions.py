@@ -1,0 +1,38 @@
+"""Which session a client gets, by its path and its subprotocol."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.dialects.centrifuge import json_codec, protobuf_codec
+from server.edge.centrifuge.session import CentrifugeSession
+from server.edge.session import EchoSession, RawSession
+from tests.house import house
+
+PROTOCOL = "Sec-WebSocket-Protocol: "
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "kind", "codec"),
+    [
+        ("/ws", (), RawSession, None),
+        ("/ws/news", (), RawSession, None),
+        ("/echo", (), EchoSession, None),
+        ("/connection/websocket", (), CentrifugeSession, json_codec),
+        ("/connection/websocket?format=json", (), CentrifugeSession, json_codec),
+        ("/connection/websocket", (PROTOCOL + "centrifuge-json",), CentrifugeSession, json_codec),
+        ("/connection/websocket", (PROTOCOL + "centrifuge-protobuf",), CentrifugeSession, protobuf_codec),
+        ("/connection/websocket", (PROTOCOL + "a, centrifuge-protobuf",), CentrifugeSession, protobuf_codec),
+        ("/ws", (PROTOCOL + "centrifuge-protobuf",), RawSession, None),
+    ],
+)
+def test_the_session_of_a_request(path: str, fields: tuple[str, ...], kind: type, codec: object) -> None:
+    home = house()
+    connection, transport = home.open(path, *fields)
+    session = connection.session
+    assert type(session) is kind
+    if isinstance(session, CentrifugeSession):
+        assert session.codec is codec
+    assert sum(home.listener.open_by_dialect.values()) == 1
+    transport.lose()
+    assert sum(home.listener.open_by_dialect.values()) == 0
