@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SDK := .venv-sdk
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -21,10 +22,23 @@ $(VENV)/.dev: $(VENV)/.run
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,loadtest,redis]'
 	@touch $@
 
+# The SDKs that the tests use. Without npm those of JavaScript are left out, aloud, and made once it is there.
+$(SDK)/.python: tests/sdk/requirements.txt
+	test -x $(SDK)/bin/python || $(PYTHON) -m venv $(SDK)
+	$(SDK)/bin/pip install --quiet --disable-pip-version-check -r tests/sdk/requirements.txt
+	@touch $@
+
+$(SDK)/.node: tests/sdk/package.json
+	@mkdir -p $(SDK)
+	@cp tests/sdk/package.json $(SDK)/package.json
+	@if command -v npm >/dev/null; \
+	then npm install --prefix $(SDK) --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error && touch $@; \
+	else echo "npm is missing: the tests of the JavaScript SDK are left out" >&2; fi
+
 run: $(VENV)/.run  ## start the server with its defaults (ARGS="--port 8080" to change them)
 	@exec $(BIN)/stentor $(ARGS)
 
-test: $(VENV)/.dev  ## run the whole test suite (ARGS="-k hub" for a part)
+test: $(VENV)/.dev $(SDK)/.python $(SDK)/.node  ## run the whole test suite (ARGS="-k hub" for a part)
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.dev
@@ -57,4 +71,4 @@ format: $(VENV)/.dev  ## let ruff lay out the code
 	$(BIN)/ruff format .
 
 clean:  ## remove what make has built
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) $(SDK) dist build

@@ -1,0 +1,99 @@
+"""Who may come in, for how long, and what is closed to whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sdk.clients import Sdk, SdkError
+from tests.sdk.site import Site
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+# Long enough for a slow machine to subscribe in, and short enough to wait for.
+SOON = 3
+
+
+async def test_an_open_house_asks_for_no_token(sdk: Sdk, open_house: Site) -> None:
+    channel = open_house.channel("chat")
+    ann, bob = await sdk.connect(open_house), await sdk.connect(open_house)
+    for client in (ann, bob):
+        await client.subscribe(channel)
+    await ann.publish(channel, "hello")
+    assert await bob.hears_publications(channel, 1) == ["hello"]
+
+
+@pytest.mark.parametrize("token", ["", "forged"])
+async def test_without_a_good_token_nobody_comes_in_nor_tries_again(sdk: Sdk, site: Site, token: str) -> None:
+    stranger = await sdk.begin(site, token=token and site.token("ann")[:-4] + "AAAA")
+    assert (await stranger.hears("disconnected"))["code"] == 3500
+    assert [each["event"] for each in stranger.heard("connecting", "connected", "disconnected")] == [
+        "connecting",
+        "disconnected",
+    ]
+
+
+async def test_an_expired_token_is_exchanged_for_a_new_one(sdk: Sdk, site: Site) -> None:
+    ann = await sdk.connect(site, "ann", token=site.token("ann", -10), tokens=[site.token("ann")])
+    assert len(ann.heard("token wanted")) == 1
+    assert ann.heard("error")[0]["code"] == 109
+
+
+async def test_tokens_are_refreshed_while_connected(sdk: Sdk, site: Site) -> None:
+    channel, plain = site.channel("closed"), site.channel("chat")
+    tokens = [site.token("ann", SOON), site.token("ann")]
+    ann = await sdk.connect(site, "ann", tokens=tokens)
+    keys = [site.token("ann", SOON, channel=channel), site.token("ann", channel=channel)]
+    await ann.subscribe(channel, tokens=keys)
+    await ann.subscribe(plain)
+    for _ in range(2):
+        await ann.hears("token wanted", channel=None)
+        await ann.hears("token wanted", channel=channel)
+    # What the server said to the new tokens comes before its answer to this.
+    await ann.publish(plain, "and on")
+    site.publish(channel, "here too")
+    assert (await ann.hears("publication", channel=channel))["data"] == "here too"
+    assert ann.heard("error", "disconnected", "unsubscribed") == []
+    assert (len(ann.heard("connected")), len(ann.heard("subscribed"))) == (1, 2)
+
+
+async def test_a_token_opens_a_closed_channel_to_its_user(sdk: Sdk, site: Site) -> None:
+    channel = site.channel("closed")
+    ann = await sdk.connect(site, "ann")
+    key = site.token("ann", channel=channel, info={"role": "host"})
+    await ann.subscribe(channel, token=key)
+    await ann.publish(channel, "mine")
+    said = await ann.hears("publication")
+    assert said["info"]["chan_info"] == {"role": "host"}
+
+
+@pytest.mark.parametrize("token", ["none", "another user's", "another channel's"])
+async def test_a_closed_channel_stays_closed(sdk: Sdk, site: Site, token: str) -> None:
+    channel = site.channel("closed")
+    keys = {
+        "none": "",
+        "another user's": site.token("bob", channel=channel),
+        "another channel's": site.token("ann", channel=channel + "0"),
+    }
+    ann = await sdk.connect(site, "ann")
+    await ann.ask("subscribe", channel=channel, token=keys[token])
+    assert (await ann.hears("unsubscribed", channel=channel))["code"] == 103
+
+
+async def test_what_a_channel_does_not_allow_is_refused(sdk: Sdk, site: Site) -> None:
+    mute, bare, closed = site.channel("mute"), site.channel("bare"), site.channel("closed")
+    ann = await sdk.connect(site, "ann")
+    await ann.subscribe(mute)
+
+    async def refusal(do: str, channel: str) -> int | str:
+        request = {"publish": {"data": 1}, "history": {"limit": 1, "reverse": False}}.get(do, {})
+        with pytest.raises(SdkError) as refused:
+            await ann.ask(do, channel=channel, **request)
+        return refused.value.code
+
+    for do in ("publish", "history", "presence", "presence_stats"):
+        assert await refusal(do, mute) == 103, do
+    for do in ("history", "presence", "presence_stats"):
+        assert await refusal(do, bare) == 108, do
+    assert await refusal("publish", closed) == 103
+    site.publish(mute, "the server may")
+    assert (await ann.hears("publication"))["data"] == "the server may"
