@@ -34,7 +34,11 @@ from server.node.permissions import Permissions
 
 def terms(settings: Settings) -> Terms:
     """Say what holds for every client."""
-    return Terms(message_rate=settings.message_rate, max_message_size=settings.max_message_size)
+    return Terms(
+        message_rate=settings.message_rate,
+        max_message_size=settings.max_message_size,
+        trusted_proxies=settings.trusted_proxies,
+    )
 
 
 def namespaces(settings: Settings) -> Namespaces:

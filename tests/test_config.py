@@ -11,12 +11,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr, ValidationError
 
+from server import blueprint
 from server.config import OPTIONS, LagPolicy, Namespace, Option, Settings, is_loopback
 from server.config.options import as_toml
 from server.core import lag
 from tests.keyring import certificate, ec_key, key_set, private_pem, public_pem, rsa_key
 
 DEFAULTS = {
+    "workers": 1,
     "host": "127.0.0.1",
     "port": 8000,
     "internal_host": "127.0.0.1",
@@ -24,6 +26,7 @@ DEFAULTS = {
     "backlog": 4096,
     "tls_cert": None,
     "tls_key": None,
+    "trusted_proxies": (),
     "allowed_origins": "same-origin",
     "auth": "none",
     "tokens": (),
@@ -137,7 +140,7 @@ def test_max_connections_follows_the_limit_of_open_files(
 def test_settings_are_frozen_and_know_no_other_option() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1
-    for key in ("workers", "broker", "trusted_proxies", "namespace"):
+    for key in ("broker", "namespace"):
         with pytest.raises(ValidationError):
             Settings(**{key: 1})
 
@@ -286,6 +289,36 @@ def test_origins_are_brought_to_the_form_that_browsers_send(given: object, meant
 def test_what_no_browser_sends_as_an_origin_is_refused(origin: str) -> None:
     sentence = "must be same-origin, or *, or a list of scheme://host[:port] such as https://*.example.com; {} is not"
     assert fault(allowed_origins=["https://good.example", origin]) == sentence.format(origin)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("192.0.2.7", ("192.0.2.7",)),
+        (["10.0.0.0/8", "2001:DB8:0::/48", "::1"], ("10.0.0.0/8", "2001:db8::/48", "::1")),
+        (["10.0.0.0/255.0.0.0", "192.0.2.7/32"], ("10.0.0.0/8", "192.0.2.7/32")),
+        ([], ()),
+    ],
+)
+def test_proxies_are_addresses_and_networks_in_one_form(given: object, meant: tuple[str, ...]) -> None:
+    settings = Settings(trusted_proxies=given)
+    assert settings.trusted_proxies == meant
+    assert blueprint.terms(settings).trusted_proxies == meant
+
+
+@pytest.mark.parametrize(
+    "entry", ["", "*", "localhost", "10.0.0", "10.0.0.0/33", "10.0.0.0/", "010.0.0.1", "[::1]", "10.0.0.1:80", "1/2/3"]
+)
+def test_what_is_no_network_is_refused_as_a_proxy(entry: str) -> None:
+    sentence = "must be a list of addresses or networks such as 192.0.2.7 or 10.0.0.0/8; {} is not"
+    assert fault(trusted_proxies=["10.0.0.0/8", entry]) == sentence.format(entry)
+
+
+def test_a_network_ends_at_its_prefix() -> None:
+    assert fault(trusted_proxies=["10.0.0.1/8"]) == (
+        "must be a list of addresses or networks such as 192.0.2.7 or 10.0.0.0/8; 10.0.0.1/8 is not; "
+        "its network has bits set behind the prefix"
+    )
 
 
 def test_a_file_must_be_readable_and_is_found_from_the_working_directory(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -40,9 +40,16 @@ class Settings(Namespace):
     port: int = option(8000, "listen", "Public port; 0 is any free one.", low=0, high=65535)
     internal_host: str = option("127.0.0.1", "listen", "Address of the internal port (metrics, health, HTTP API).")
     internal_port: int = option(9000, "listen", "Internal port; 0 is any free one.", low=0, high=65535)
+    workers: int = option(1, "listen", "Processes that serve, on one core each.", low=1, high=256)
     backlog: int = option(4096, "listen", "Connections that the kernel holds until they are accepted.", low=1)
     tls_cert: Path | None = option(None, "listen", "Certificate chain in PEM; with tls_key the public port is TLS.")
     tls_key: Path | None = option(None, "listen", "Private key of the certificate, in PEM, not encrypted.")
+    trusted_proxies: tuple[str, ...] = option(
+        (),
+        "listen",
+        "Load balancers, as addresses or networks (10.0.0.0/8), whose word on a client's address is taken: "
+        "X-Forwarded-For, or the PROXY protocol.",
+    )
 
     allowed_origins: Literal["same-origin", "*"] | tuple[str, ...] = option(
         "same-origin",
@@ -142,6 +149,11 @@ class Settings(Namespace):
                 raise ValueError("must be a host name or an address such as 127.0.0.1 or ::1") from None
         return host
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_network(proxy) for proxy in proxies)
+
     @field_validator("tls_cert", "tls_key", "jwt_jwks_file")
     @classmethod
     def _is_file(cls, file: Path | None, info: ValidationInfo) -> Path | None:
@@ -210,6 +222,17 @@ def _origin(text: str) -> str:
     if match["port"] and int(match["port"]) == _DEFAULT_PORTS.get(match["scheme"]):
         return f"{match['scheme']}://{match['host']}"
     return match[0]
+
+
+def _network(text: str) -> str:
+    """Bring an entry of `trusted_proxies` to one form."""
+    try:
+        return str(ip_network(text) if "/" in text else ip_address(text))
+    except ValueError as error:
+        why = "; its network has bits set behind the prefix" if "host bits" in str(error) else ""
+        raise ValueError(
+            f"must be a list of addresses or networks such as 192.0.2.7 or 10.0.0.0/8; {text} is not{why}"
+        ) from None
 
 
 def _folder(info: ValidationInfo) -> Path:

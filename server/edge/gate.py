@@ -89,10 +89,13 @@ class Gate:
         self._max_channel_length = max_channel_length
         self._may_subscribe = may_subscribe
 
-    def judge(self, request: Request, address: str, now: float) -> Admission | Response:
-        """Admit a request to the opening handshake, or answer it with HTTP."""
+    def judge(self, request: Request, address: str, now: float, scheme: str | None = None) -> Admission | Response:
+        """Admit a request to the opening handshake, or answer it with HTTP.
+
+        `address` is its client's, `scheme` what the client's side of a trusted proxy speaks, if that is known.
+        """
         try:
-            return self._judge(request, address, now)
+            return self._judge(request, address, now, scheme)
         except Refusal as refusal:
             self._counters.rejected[refusal.reason] += 1
             body = refusal.text.encode() + b"\n"
@@ -108,12 +111,12 @@ class Gate:
         self.open -= 1
         self._addresses.leave(address)
 
-    def _judge(self, request: Request, address: str, now: float) -> Admission | Response:
+    def _judge(self, request: Request, address: str, now: float, scheme: str | None) -> Admission | Response:
         path, _, query = request.path.partition("?")
         route = self._route(path)
         if route is None:
             return self._page(request, path)
-        self._check_origin(request)
+        self._check_origin(request, scheme)
         self._check_host(request)
         self._check_ceilings(address, now)
         dialect, channel = route
@@ -159,8 +162,8 @@ class Gate:
             raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET.", "bad_request", (("Allow", "GET, HEAD"),))
         return respond(status, body, headers, with_body=request.method != "HEAD")
 
-    def _check_origin(self, request: Request) -> None:
-        if not self._origins.allow(request.headers.get_all("Origin"), request.headers.get_all("Host")):
+    def _check_origin(self, request: Request, scheme: str | None) -> None:
+        if not self._origins.allow(request.headers.get_all("Origin"), request.headers.get_all("Host"), scheme):
             raise Refusal(HTTPStatus.FORBIDDEN, "This origin may not connect.", "origin")
 
     def _check_host(self, request: Request) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from websockets.server import ServerProtocol
 
     from server.core.counters import Counters
+    from server.edge.proxies import Proxies
 
 # What an opening handshake may weigh: the library's own limits, by the line, would let a stranger fill a mebibyte.
 MAX_REQUEST_BYTES: Final = 32 * 1024
@@ -46,11 +47,13 @@ _NO_REQUEST: Final = Denial("not a request")
 class Handshake:
     """What has come of a request, and what becomes of it."""
 
-    __slots__ = ("_counters", "_gate", "_is_over", "_protocol", "_size")
+    __slots__ = ("_counters", "_gate", "_is_over", "_protocol", "_proxies", "_size", "address")
 
-    def __init__(self, protocol: ServerProtocol, gate: Gate, counters: Counters) -> None:
+    def __init__(self, protocol: ServerProtocol, gate: Gate, proxies: Proxies, counters: Counters) -> None:
+        self.address = ""  # the client's, when there is an outcome: of the peer, or named by a proxy in the request
         self._protocol = protocol
         self._gate = gate
+        self._proxies = proxies
         self._counters = counters
         self._size = 0
         self._is_over = False
@@ -70,7 +73,8 @@ class Handshake:
         if not isinstance(request, Request) or len(events) > 1 or self._protocol.close_expected():
             # What was read already can't be unread.
             return _EARLY
-        verdict = self._gate.judge(request, address, now)
+        self.address, scheme = self._proxies.client_of(address, request.headers)
+        verdict = self._gate.judge(request, self.address, now, scheme)
         if isinstance(verdict, Response):
             self._protocol.send_response(verdict)
             return _ANSWERED

@@ -18,14 +18,15 @@ class Origins:
         self._schemes = ("https",) if tls else ("https", "http")
         self._patterns = [_pattern(origin) for origin in allowed if origin not in ("*", "same-origin")]
 
-    def allow(self, origins: Sequence[str], hosts: Sequence[str]) -> bool:
-        """Judge the Origin headers of a request, given its Host headers."""
+    def allow(self, origins: Sequence[str], hosts: Sequence[str], scheme: str | None = None) -> bool:
+        """Judge the Origin headers of a request, given its Host headers, and the scheme if a proxy has named it."""
         if not origins or self._any:
             return True
         if len(origins) > 1:
             return False
         origin = origins[0]
-        if self._same and len(hosts) == 1 and any(origin == f"{scheme}://{hosts[0]}" for scheme in self._schemes):
+        schemes = self._schemes if scheme is None else (scheme,)
+        if self._same and len(hosts) == 1 and any(origin == f"{each}://{hosts[0]}" for each in schemes):
             return True
         return any(pattern.fullmatch(origin) for pattern in self._patterns)
 

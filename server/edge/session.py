@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from server.edge.connection import Connection
 
 RAW: Final = Reading()
+# How much of what a client publishes may be on its way to a broker: then it is read from no more until one is answered.
+MOST_UNANSWERED: Final = 64
 
 
 class Session(Protocol):
@@ -77,7 +79,10 @@ class RawSession:
     Who has a `user` can be found in the registry, as the clients of the other dialect can.
     """
 
-    __slots__ = ("_connection", "_has_left", "_node", "_service", "channel", "client", "outbox", "subscription", "user")
+    __slots__ = (
+        "_connection", "_has_left", "_node", "_service", "_unanswered", "channel", "client", "outbox", "subscription",
+        "user",
+    )  # fmt: skip
 
     dialect = "raw"
     ping_frame = None
@@ -92,6 +97,7 @@ class RawSession:
         self.subscription: Subscription | None = None
         self._connection = connection
         self._has_left = False
+        self._unanswered = 0
         if user:
             service.registry.enter(self)
         node.subscribe(Wish(channel, RAW, self.outbox, connection.transport.write), self._seated)
@@ -103,7 +109,10 @@ class RawSession:
             self._connection.fail(Close.BAD_DATA, "text is not UTF-8")
         else:
             publication = Publication(bytes(payload), is_binary=opcode != TEXT)
+            self._unanswered += 1
             self._node.publish(self.channel, publication, self._published)
+            if self._unanswered >= MOST_UNANSWERED:
+                self._connection.hold_reading(Hold.UNANSWERED)
 
     def farewell(self, code: int, reason: str) -> tuple[int, str]:
         return standard(code), reason
@@ -138,6 +147,9 @@ class RawSession:
                 self.subscription.pause()
 
     def _published(self, answer: Published | BrokerError) -> None:
+        self._unanswered -= 1
+        if self._unanswered == MOST_UNANSWERED - 1:
+            self._connection.release_reading(Hold.UNANSWERED)
         if isinstance(answer, Published) and not answer.keeps_up:
             self._connection.hold_reading()
             self._node.on_relief(self.channel, self._connection.release_reading)

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 # What is answered in one frame, before a look at whether the client takes it.
 ANSWER_BYTES: Final = 64 * 1024
+# How many of a client's publications may be on their way to a broker.
+MOST_UNANSWERED: Final = 64
 
 
 class State(Enum):
@@ -74,6 +76,7 @@ class CentrifugeSession:
         self._said_bytes = 0
         self._waiting: deque[commands.Command] | None = None
         self._was_on = ""
+        self._unanswered = 0
         connection.await_introduction()
 
     @property
@@ -285,6 +288,18 @@ class CentrifugeSession:
     def name_fault(self, channel: str) -> Error | None:
         """Say what is wrong with the name of a channel."""
         return codes.ERROR_BAD_REQUEST if names.name_fault(channel, self.service.max_channel_length) else None
+
+    def asks_broker(self) -> None:
+        """Take note of a publication on its way: with too many of them no more is read from this client."""
+        self._unanswered += 1
+        if self._unanswered >= MOST_UNANSWERED:
+            self._connection.hold_reading()
+
+    def broker_answered(self) -> None:
+        """Take note that a publication has arrived, or not."""
+        self._unanswered -= 1
+        if self._unanswered == MOST_UNANSWERED - 1:
+            self._connection.release_reading()
 
     def hold_until_relief(self, channel: str) -> None:
         """Read no more from this client until the channel that it publishes to has room."""

@@ -1,0 +1,135 @@
+"""What a client on many channels costs: ``python -m bench.channels``.
+
+The same number of deliveries per second twice, in the Centrifuge dialect, in one run: 1,000 clients on one channel, and
+1,000 clients on 20 of 200 channels each. Server on one core, load on the other. CPU is the server's, per delivery;
+latency is from publish to receipt, of the first publication in each read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from websockets.client import ClientProtocol
+from websockets.uri import parse_uri
+
+ROOT = Path(__file__).resolve().parent.parent
+_STAMP = re.compile(rb'"t":(\d+)')
+
+
+class Client(asyncio.Protocol):
+    """Says what it is told to after the handshake; counts what it hears."""
+
+    def __init__(self, port: int, hello: bytes, tally: Tally) -> None:
+        self._handshake = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/connection/websocket"))
+        self._hello = hello
+        self._tally = tally
+        self._is_open = False
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self._handshake.send_request(self._handshake.connect())
+        transport.writelines(self._handshake.data_to_send())
+
+    def data_received(self, data: bytes) -> None:
+        tally = self._tally
+        if not self._is_open:
+            self._is_open = b"101" in data
+            self.say(self._hello)
+            return
+        tally.reads += 1
+        tally.delivered += data.count(b'"pub":{')
+        if found := _STAMP.search(data):
+            tally.late.append(time.monotonic_ns() - int(found[1]))
+
+    def say(self, text: bytes) -> None:
+        """Send a text frame with a mask of zeros."""
+        size = len(text)
+        head = b"\x81" + (bytes((0x80 | size,)) if size < 126 else b"\xfe" + size.to_bytes(2, "big"))
+        self.transport.write(head + bytes(4) + text)
+
+
+class Tally:
+    """What all clients have heard together."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.delivered = self.reads = 0
+        self.late: list[int] = []
+
+
+def cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def measure(clients: int, channels: int, each: int, rate: int, seconds: float) -> str:
+    command = [
+        sys.executable, "-m", "server", "--port", "0", "--internal-port", "0", "--message-rate", "0",
+        "--ping-interval", "3600", "--log-level", "error",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(process.pid, {cores[0]})
+    os.sched_setaffinity(0, {cores[-1]})
+    try:
+        assert process.stdout is not None
+        port = next(int(found[1]) for line in process.stdout if (found := re.search(r"ws://\S+:(\d+)/", line)))
+        tally, loop, dice = Tally(), asyncio.get_running_loop(), random.Random(1)
+        for _ in range(clients):
+            commands = [b'{"id":1,"connect":{}}'] + [
+                b'{"id":%d,"subscribe":{"channel":"c%d"}}' % (number + 2, channel)
+                for number, channel in enumerate(dice.sample(range(channels), each))
+            ]
+            await loop.create_connection(lambda hello=b"\n".join(commands): Client(port, hello, tally), "127.0.0.1", port)
+        _, speaker = await loop.create_connection(
+            lambda: Client(port, b'{"id":1,"connect":{}}', Tally()), "127.0.0.1", port
+        )
+        await asyncio.sleep(1.0)
+        tally.clear()
+        padding, before, began = "x" * 100, cpu(process.pid), time.monotonic()
+        published = 0
+        while (now := time.monotonic()) < began + seconds:
+            due = int((now - began) * rate)
+            while published < due:
+                command_ = '{"id":%d,"publish":{"channel":"c%d","data":{"t":%d,"p":"%s"}}}' % (
+                    published + 2, published % channels, time.monotonic_ns(), padding,
+                )  # fmt: skip
+                speaker.say(command_.encode())
+                published += 1
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.5)
+        spent, expected = cpu(process.pid) - before, published * clients * each // channels
+        late = sorted(tally.late)
+        return (
+            f"{clients} clients on {each} of {channels} channels, {rate} publications/s: {tally.delivered:,} deliveries "
+            f"({tally.delivered / expected:.4f} of those expected), {spent / tally.delivered * 1e6:.2f} us CPU per delivery, "
+            f"{tally.delivered / tally.reads:.1f} per read, p50 {late[len(late) // 2] / 1e6:.1f} ms, "
+            f"p99 {late[int(len(late) * 0.99)] / 1e6:.1f} ms"
+        )
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", 1)[0])
+    parser.add_argument("--seconds", type=float, default=5.0)
+    seconds = parser.parse_args().seconds
+    for channels, each, rate in ((1, 1, 200), (200, 20, 2000)):
+        print(uvloop.run(measure(1000, channels, each, rate, seconds)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
