@@ -1,15 +1,17 @@
 """Who listens to one channel in this process: lanes, each of subscribers that get the same bytes, and the position.
 
 Laws: a publication is encoded once for each encoding that somebody listens in; everyone who listens with a position has
-been handed every publication up to `top`, or has been told that it was not so.
+been handed every publication up to `top`, or has been told that it was not so. Where a channel has positions, nobody
+listens before `top` is known.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from server.core.history import Position
+from server.core.outbox import Outbox
 from server.core.publication import Publication
 from server.dialects.centrifuge import json_codec, protobuf_codec
 from server.dialects.centrifuge.codec import Codec
@@ -50,29 +52,39 @@ class Lane:
 class Held:
     """What is published while somebody subscribes, until it is known what came before."""
 
-    publications: list[Publication]
+    publications: list[Publication] = field(default_factory=list)
     has_gap: bool = False
 
 
 class Audience:
     """The listeners of a channel."""
 
-    __slots__ = ("channel", "encoders", "holds", "is_suspect", "lanes", "options", "top", "waiting")
+    __slots__ = ("channel", "encoders", "holds", "is_heard", "lanes", "options", "suspect", "top")
 
     def __init__(self, channel: str, options: ChannelOptions) -> None:
         self.channel = channel
         self.options = options
+        # The broker has said that it tells of all from now on; what comes before is left over from an earlier time.
+        self.is_heard = False
         self.top = UNKNOWN
         self.lanes: dict[Reading, Lane] = {}
         # Lanes that differ in their news of comings and goings alone get the same publications.
         self.encoders: dict[tuple[str, bool], Encoder] = {}
-        self.holds: list[Held] = []
-        self.waiting = 0  # who is about to subscribe
-        self.is_suspect = False  # the broker was ahead when last asked
+        self.holds: dict[Outbox, Held] = {}  # of those who are about to subscribe
+        self.suspect: Position | None = None  # where the broker was when it was found to be ahead of `top`
 
     @property
     def is_empty(self) -> bool:
-        return not (self.lanes or self.waiting)
+        return not (self.lanes or self.holds)
+
+    @property
+    def has_places(self) -> bool:
+        """Tell if somebody listens with a position."""
+        return self.options.is_positioned and not all(reading.is_raw for reading in self.lanes)
+
+    def is_behind(self, top: Position) -> bool:
+        """Tell if less has been heard here than the stream had when it stood at `top`."""
+        return top.epoch != self.top.epoch or top.offset > self.top.offset
 
     def enter(self, reading: Reading) -> Lane:
         """Count a listener in; from its next publication on, everyone of that encoding starts afresh."""

@@ -4,7 +4,10 @@ Laws:
 - everyone who listens with a position hears each publication once, in the order of the offsets, or is told that the
   stream has a gap (`declare_gap`). An offset that was heard already is passed over.
 - what is published while a client subscribes is held, and merged with what the broker has kept: nothing falls between.
+  It is seated where all the others are; what the broker has beyond that is on its way, and comes to it as to them.
+  (A client that is ahead of that, since it comes from a faster node, has not recovered.)
 - the broker is asked now and then whether it is ahead: nothing later would tell of a last publication that was lost.
+  What is on its way has SECOND_LOOK seconds to come before it counts as lost.
 
 Knows neither sockets nor commands.
 """
@@ -19,7 +22,7 @@ from typing import Final
 from server.brokers.base import Broker, BrokerError, Published, Slice, Stream, Terms
 from server.core.counters import Counters
 from server.core.frames import encode_frame
-from server.core.history import Position, Recovery, judge, judge_cache
+from server.core.history import UNRECOVERED, Position, Recovery, judge, judge_cache
 from server.core.hub import Hub
 from server.core.outbox import Outbox
 from server.core.publication import ClientInfo, Publication
@@ -30,10 +33,9 @@ from server.node.namespaces import Namespaces, RecoveryMode
 
 log = logging.getLogger("stentor.node")
 
-# How often the broker is asked whether it is ahead of us, and how soon again when it was; in seconds.
+# How often the broker is asked whether it is ahead of us, and how often we look again where it was; in seconds.
 POSITION_CHECK: Final = 40.0
 SECOND_LOOK: Final = 5.0
-
 
 # Tells the owner of an outbox that the stream of a channel has a gap for it, and that it is off the channel.
 DeclareGap = Callable[[object, str], object]
@@ -105,11 +107,13 @@ class Node:
     # Listening
 
     def subscribe(self, wish: Wish, done: Seated) -> None:
-        """Put a client on a channel; `done` gets its seat, and nothing is handed to it before."""
+        """Put a client on a channel; `done` gets its seat, and nothing is handed to it before.
+
+        A second wish of the same client for the channel, before the first is answered, takes the first one back.
+        """
         audience = self.audiences.get(wish.channel)
         if audience is None:
             audience = self.audiences[wish.channel] = Audience(wish.channel, self.namespaces.of(wish.channel))
-        audience.waiting += 1
         _Arrival(self, audience, wish, done).begin()
 
     def unsubscribe(self, subscription: Subscription) -> None:
@@ -145,7 +149,7 @@ class Node:
     def hear(self, channel: str, publication: Publication, epoch: str) -> bool:
         """Hand a publication to everyone who listens here."""
         audience = self.audiences.get(channel)
-        if audience is None:
+        if audience is None or not audience.is_heard:
             return True
         if publication.offset and not self._advance(audience, publication, epoch):
             return True
@@ -165,13 +169,10 @@ class Node:
 
     def lost(self, channel: str | None) -> None:
         """Check the position of everyone on `channel`, or on all: something may be missing."""
-        if channel is not None:
-            audience = self.audiences.get(channel)
-            if audience is not None:
-                self._check(audience, is_last_word=True)
-            return
-        for audience in list(self.audiences.values()):
-            self._check(audience, is_last_word=True)
+        if channel is None:
+            self.check_positions()
+        elif channel in self.audiences:
+            self._check(self.audiences[channel])
 
     # Positions
 
@@ -181,14 +182,19 @@ class Node:
             self._check(audience)
 
     def check_suspects(self) -> None:
-        """Look again at the channels that were behind; called SECOND_LOOK seconds after `check_positions`."""
+        """Look again at the channels that were behind; called every SECOND_LOOK seconds."""
         for audience in list(self.audiences.values()):
-            if audience.is_suspect:
-                self._check(audience, is_last_word=True)
+            if audience.suspect is not None:
+                self._check_again(audience, audience.suspect)
+
+    def note_top(self, audience: Audience, top: Position) -> None:
+        """Compare what was heard here with where the broker says that the stream stands."""
+        if audience.suspect is None and audience.is_behind(top):
+            audience.suspect = top
 
     def invalidate(self, audience: Audience) -> None:
         """Tell everyone who listens with a position that the stream has a gap."""
-        for held in audience.holds:
+        for held in audience.holds.values():
             held.has_gap = True
         for lane in list(audience.lanes.values()):
             if lane.reading.is_raw:
@@ -212,26 +218,36 @@ class Node:
                 return False
             self.invalidate(audience)
         audience.top = Position(publication.offset, epoch)
-        for held in audience.holds:
+        for held in audience.holds.values():
             held.publications.append(publication)
         return True
 
-    def _check(self, audience: Audience, *, is_last_word: bool = False) -> None:
-        retention = audience.options.retention
-        if not retention.keeps or audience.top is UNKNOWN:
-            return
+    def _check(self, audience: Audience) -> None:
+        if audience.has_places:
+            self._ask_top(audience, lambda top: self.note_top(audience, top))
 
-        def compare(answer: Stream | BrokerError) -> None:
-            if isinstance(answer, BrokerError) or self.audiences.get(audience.channel) is not audience:
+    def _check_again(self, audience: Audience, suspect: Position) -> None:
+        def compare(top: Position) -> None:
+            audience.suspect = None
+            if not audience.is_behind(top):
                 return
-            ahead = answer.top.epoch != audience.top.epoch or answer.top.offset > audience.top.offset
-            if ahead and is_last_word:
+            if top.epoch != suspect.epoch:
+                audience.suspect = top  # what was suspected is of no stream any more
+            elif audience.is_behind(suspect):
                 log.warning("a channel's stream has a gap here: its subscribers are told to recover")
-                audience.top = answer.top
+                audience.top = top
                 self.invalidate(audience)
-            audience.is_suspect = ahead and not is_last_word
 
-        self.broker.history(audience.channel, retention, Slice(limit=0), compare)
+        self._ask_top(audience, compare)
+
+    def _ask_top(self, audience: Audience, done: Callable[[Position], object]) -> None:
+        """Ask the broker where a stream stands; nobody is told if it cannot say, or if no one listens any more."""
+
+        def answered(answer: Stream | BrokerError) -> None:
+            if isinstance(answer, Stream) and self.audiences.get(audience.channel) is audience:
+                done(answer.top)
+
+        self.broker.history(audience.channel, audience.options.retention, Slice(limit=0), answered)
 
     def _tell(self, channel: str, news: Join | Leave) -> None:
         audience = self.audiences.get(channel)
@@ -241,7 +257,8 @@ class Node:
             if reading.joins:
                 codec = CODECS[reading.codec]
                 message = codec.join((codec.encode_push(channel, news),))
-                self.hub.publish(lane, encode_frame(codec.opcode, message))
+                # Where laggards are conflated, the last of each client: it must not take a publication's place.
+                self.hub.publish(lane, encode_frame(codec.opcode, message), "\0" + news.info.client)
 
 
 class _Arrival:
@@ -254,18 +271,21 @@ class _Arrival:
         self._audience = audience
         self._wish = wish
         self._done = done
-        self._held = Held([])
+        self._held = Held()
 
     def begin(self) -> None:
-        self._audience.holds.append(self._held)
+        self._audience.holds[self._wish.outbox] = self._held
         self._node.broker.subscribe(self._wish.channel, self._heard)
 
     def _heard(self, answer: BrokerError | None) -> None:
         audience, wish = self._audience, self._wish
+        is_positioned = audience.options.is_positioned
         if isinstance(answer, BrokerError):
             self._fail(answer)
-        elif wish.reading.is_raw or not audience.options.is_positioned:
-            self._done(Seat(self._sit(), UNKNOWN))
+            return
+        audience.is_heard = True
+        if not is_positioned or (wish.reading.is_raw and audience.top is not UNKNOWN):
+            self._seat(UNKNOWN)
         else:
             wanted = Slice(limit=0)
             if wish.since is not None:
@@ -277,41 +297,55 @@ class _Arrival:
         if isinstance(answer, BrokerError):
             self._fail(answer)
             return
-        audience, wish, held = self._audience, self._wish, self._held
-        top, publications = _merge(answer, held)
+        audience = self._audience
         if audience.top is UNKNOWN:
-            audience.top = top
-        recovery = None
-        if wish.since is not None:
-            if held.has_gap:
-                recovery = Recovery(False)
-            elif audience.options.recovery_mode is RecoveryMode.CACHE:
-                recovery = judge_cache(wish.since, top, publications)
-            else:
-                recovery = judge(wish.since, top, publications, wish.most_bytes)
-            if wish.needs_recovery and not recovery.recovered:
-                self._fail(Unrecovered())
-                return
-        self._done(Seat(self._sit(), top, recovery))
+            audience.top = answer.top
+        self._node.note_top(audience, answer.top)
+        recovery = self._recover(answer)
+        if self._wish.needs_recovery and recovery is not None and not recovery.recovered:
+            self._fail(Unrecovered())
+        else:
+            self._seat(audience.top, recovery)
 
-    def _sit(self) -> Subscription:
-        audience, wish, node = self._audience, self._wish, self._node
-        audience.holds.remove(self._held)
-        audience.waiting -= 1
+    def _recover(self, stream: Stream) -> Recovery | None:
+        """Say what the client has missed, if it asked."""
+        wish, top = self._wish, self._audience.top
+        if wish.since is None:
+            return None
+        if self._held.has_gap or stream.top.epoch != top.epoch:
+            return UNRECOVERED
+        publications = _merge(stream, self._held, top)
+        if self._audience.options.recovery_mode is RecoveryMode.CACHE:
+            return judge_cache(wish.since, top, publications)
+        return judge(wish.since, top, publications, wish.most_bytes)
+
+    def _seat(self, top: Position, recovery: Recovery | None = None) -> None:
+        if not self._is_wanted():
+            return
+        audience, wish = self._audience, self._wish
+        del audience.holds[wish.outbox]
         lane = audience.enter(wish.reading)
         terms = audience.options.terms(with_position=not wish.reading.is_raw)
-        return node.hub.subscribe(lane, wish.outbox, wish.write, terms, skips_pending=not wish.reading.is_raw)
+        subscription = self._node.hub.subscribe(
+            lane, wish.outbox, wish.write, terms, skips_pending=not wish.reading.is_raw
+        )
+        self._done(Seat(subscription, top, recovery))
 
     def _fail(self, why: BrokerError | Unrecovered) -> None:
-        self._audience.holds.remove(self._held)
-        self._audience.waiting -= 1
-        self._node.forget_if_empty(self._audience)
-        self._done(why)
+        if self._is_wanted():
+            del self._audience.holds[self._wish.outbox]
+            self._node.forget_if_empty(self._audience)
+            self._done(why)
+
+    def _is_wanted(self) -> bool:
+        """Tell if the client has not come anew in the meantime; if it has, tell it that it is on its way again."""
+        if self._audience.holds.get(self._wish.outbox) is self._held:
+            return True
+        self._done(BrokerError("the client has asked anew"))
+        return False
 
 
-def _merge(stream: Stream, held: Held) -> tuple[Position, tuple[Publication, ...]]:
-    """Join what the broker has kept with what came while it answered."""
-    newer = [publication for publication in held.publications if publication.offset > stream.top.offset]
-    if not newer:
-        return stream.top, stream.publications
-    return Position(newer[-1].offset, stream.top.epoch), (*stream.publications, *newer)
+def _merge(stream: Stream, held: Held, top: Position) -> list[Publication]:
+    """Join what the broker has kept, as far as it was heard here, with what came while it answered."""
+    kept = [publication for publication in stream.publications if publication.offset <= top.offset]
+    return kept + [publication for publication in held.publications if publication.offset > stream.top.offset]

@@ -1,17 +1,18 @@
-"""Who may do what on a channel. Pure: a user, a channel, its rules.
+"""Who may hear a channel, which whoever speaks on it or asks about it must. Pure: a user, a channel, its rules.
 
-Laws: who may not hear a channel may neither speak on it nor ask about it. A personal channel is for the user that it
-names. A grant (a subscription token, or the connection token's list) opens a channel that is otherwise closed.
+Laws: a personal channel is for the user that it names, whatever else opens it. A grant (the connection token's list)
+opens a channel that is otherwise closed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass
+from typing import Final
 
-from server.node.namespaces import ChannelOptions, Namespaces
+from server.node.namespaces import Namespaces
 
-PERSONAL: str = "#"
+PERSONAL: Final = "#"
 
 
 def personal_channel(user: str) -> str:
@@ -34,7 +35,3 @@ class Permissions:
             return True
         options = self.namespaces.of(channel)
         return options.subscribe and (options.anonymous or bool(user))
-
-    def may_publish(self, options: ChannelOptions, *, hears: bool) -> bool:
-        """Tell if a client that `hears` (or could hear) the channel may speak on it."""
-        return options.publish and hears
