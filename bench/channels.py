@@ -47,6 +47,7 @@ class Client(asyncio.Protocol):
             self.say(self._hello)
             return
         tally.reads += 1
+        tally.subscribed += data.count(b'"subscribe":')
         tally.delivered += data.count(b'"pub":{')
         if found := _STAMP.search(data):
             tally.late.append(time.monotonic_ns() - int(found[1]))
@@ -65,7 +66,7 @@ class Tally:
         self.clear()
 
     def clear(self) -> None:
-        self.delivered = self.reads = 0
+        self.delivered = self.reads = self.subscribed = 0
         self.late: list[int] = []
 
 
@@ -96,7 +97,11 @@ async def measure(clients: int, channels: int, each: int, rate: int, seconds: fl
         _, speaker = await loop.create_connection(
             lambda: Client(port, b'{"id":1,"connect":{}}', Tally()), "127.0.0.1", port
         )
-        await asyncio.sleep(1.0)
+        deadline = time.monotonic() + 30
+        while tally.subscribed < clients * each:
+            assert time.monotonic() < deadline, f"only {tally.subscribed} subscriptions"
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
         tally.clear()
         padding, before, began = "x" * 100, cpu(process.pid), time.monotonic()
         published = 0

@@ -89,10 +89,11 @@ class Subscription:
 
     def collect(self, wire: bytes) -> None:
         """Put the batch that is being handed out into the outbox for the rest of this turn."""
-        if self.gathers or self.outbox.messages:
+        outbox = self.outbox
+        if self.gathers or outbox.messages:
             batch = self.channel.batch
             assert batch is not None, "only a flush hands out, and a flush has a batch"
-            self.outbox.gather(batch)
+            outbox.gather(batch)
         else:
             # It gathers no more, and what it had gathered has gone out.
             self.send_text = self._write
