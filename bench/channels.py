@@ -75,7 +75,8 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def measure(clients: int, channels: int, each: int, rate: int, seconds: float) -> str:
+def measure(clients: int, channels: int, each: int, rate: int, seconds: float) -> str:
+    """Start a server on one core, load it from another, and say what it cost."""
     command = [
         sys.executable, "-m", "server", "--port", "0", "--internal-port", "0", "--message-rate", "0",
         "--ping-interval", "3600", "--log-level", "error",
@@ -87,39 +88,13 @@ async def measure(clients: int, channels: int, each: int, rate: int, seconds: fl
     try:
         assert process.stdout is not None
         port = next(int(found[1]) for line in process.stdout if (found := re.search(r"ws://\S+:(\d+)/", line)))
-        tally, loop, dice = Tally(), asyncio.get_running_loop(), random.Random(1)
-        for _ in range(clients):
-            commands = [b'{"id":1,"connect":{}}'] + [
-                b'{"id":%d,"subscribe":{"channel":"c%d"}}' % (number + 2, channel)
-                for number, channel in enumerate(dice.sample(range(channels), each))
-            ]
-            await loop.create_connection(lambda hello=b"\n".join(commands): Client(port, hello, tally), "127.0.0.1", port)
-        _, speaker = await loop.create_connection(
-            lambda: Client(port, b'{"id":1,"connect":{}}', Tally()), "127.0.0.1", port
-        )
-        deadline = time.monotonic() + 30
-        while tally.subscribed < clients * each:
-            assert time.monotonic() < deadline, f"only {tally.subscribed} subscriptions"
-            await asyncio.sleep(0.1)
-        await asyncio.sleep(0.5)
-        tally.clear()
-        padding, before, began = "x" * 100, cpu(process.pid), time.monotonic()
-        published = 0
-        while (now := time.monotonic()) < began + seconds:
-            due = int((now - began) * rate)
-            while published < due:
-                command_ = '{"id":%d,"publish":{"channel":"c%d","data":{"t":%d,"p":"%s"}}}' % (
-                    published + 2, published % channels, time.monotonic_ns(), padding,
-                )  # fmt: skip
-                speaker.say(command_.encode())
-                published += 1
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0.5)
+        tally, before, published = uvloop.run(_load(port, process.pid, clients, channels, each, rate, seconds))
         spent, expected = cpu(process.pid) - before, published * clients * each // channels
         late = sorted(tally.late)
         return (
-            f"{clients} clients on {each} of {channels} channels, {rate} publications/s: {tally.delivered:,} deliveries "
-            f"({tally.delivered / expected:.4f} of those expected), {spent / tally.delivered * 1e6:.2f} us CPU per delivery, "
+            f"{clients} clients on {each} of {channels} channels, {rate} publications/s: "
+            f"{tally.delivered:,} deliveries ({tally.delivered / expected:.4f} of those expected), "
+            f"{spent / tally.delivered * 1e6:.2f} us CPU for each, "
             f"{tally.delivered / tally.reads:.1f} per read, p50 {late[len(late) // 2] / 1e6:.1f} ms, "
             f"p99 {late[int(len(late) * 0.99)] / 1e6:.1f} ms"
         )
@@ -128,12 +103,46 @@ async def measure(clients: int, channels: int, each: int, rate: int, seconds: fl
         process.wait()
 
 
+async def _load(
+    port: int, pid: int, clients: int, channels: int, each: int, rate: int, seconds: float
+) -> tuple[Tally, float, int]:
+    """Publish for so long; return what was heard, the server's CPU before it, and how many were published."""
+    tally, loop, dice = Tally(), asyncio.get_running_loop(), random.Random(1)
+    for _ in range(clients):
+        commands = [b'{"id":1,"connect":{}}'] + [
+            b'{"id":%d,"subscribe":{"channel":"c%d"}}' % (number + 2, channel)
+            for number, channel in enumerate(dice.sample(range(channels), each))
+        ]
+        client = Client(port, b"\n".join(commands), tally)
+        await loop.create_connection(lambda client=client: client, "127.0.0.1", port)
+    speaker = Client(port, b'{"id":1,"connect":{}}', Tally())
+    await loop.create_connection(lambda: speaker, "127.0.0.1", port)
+    deadline = time.monotonic() + 30
+    while tally.subscribed < clients * each:
+        assert time.monotonic() < deadline, f"only {tally.subscribed} subscriptions"
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(0.5)
+    tally.clear()
+    padding, before, began, published = "x" * 100, cpu(pid), time.monotonic(), 0
+    while (now := time.monotonic()) < began + seconds:
+        due = int((now - began) * rate)
+        while published < due:
+            data = f'{{"t":{time.monotonic_ns()},"p":"{padding}"}}'
+            speaker.say(
+                f'{{"id":{published + 2},"publish":{{"channel":"c{published % channels}","data":{data}}}}}'.encode()
+            )
+            published += 1
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.5)
+    return tally, before, published
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", 1)[0])
     parser.add_argument("--seconds", type=float, default=5.0)
     seconds = parser.parse_args().seconds
     for channels, each, rate in ((1, 1, 200), (200, 20, 2000)):
-        print(uvloop.run(measure(1000, channels, each, rate, seconds)), flush=True)
+        print(measure(1000, channels, each, rate, seconds), flush=True)
 
 
 if __name__ == "__main__":
