@@ -67,7 +67,7 @@ async def _serve(settings: Settings) -> int:
     # Before anything is said: a signal that comes with the first printed line is already one to drain for.
     signals = catch_signals(signal.SIGTERM, signal.SIGINT)
     clock = time.monotonic
-    house = House(settings, lambda node: MemoryBroker(node, clock))
+    house = House(settings, lambda node: MemoryBroker(node, clock, wall_clock=time.time))
     internal = house.internal()
     try:
         internal_port = await internal.listen(settings.internal_host, settings.internal_port)

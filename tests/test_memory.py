@@ -419,3 +419,12 @@ def test_epochs_differ() -> None:
     epochs = {random_epoch() for _ in range(1000)}
     assert len(epochs) == 1000
     assert {len(epoch) for epoch in epochs} == {8}
+
+
+def test_what_is_kept_is_dated_if_there_is_a_clock_for_it() -> None:
+    ear = Ear()
+    broker = MemoryBroker(ear, Clock(0.0), wall_clock=lambda: 1_700_000_000.5)
+    broker.publish("news", Publication(b"x"), Terms(KEPT), lambda answer: None)
+    broker.publish("news", Publication(b"x", published_at=7), Terms(KEPT), lambda answer: None)
+    broker.publish("news", Publication(b"x"), PLAIN, lambda answer: None)
+    assert [told[2].published_at for told in ear.told] == [1_700_000_000_500, 7, 0]

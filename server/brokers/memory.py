@@ -47,11 +47,21 @@ def random_epoch() -> str:
 
 
 class MemoryBroker:
-    """See the module and `base.Broker`; `clock` is monotonic, in seconds, and `sweep` is to be called once a second."""
+    """See the module and `base.Broker`; `clock` is monotonic, in seconds, and `sweep` is to be called once a second.
 
-    def __init__(self, ear: Ear, clock: Callable[[], float], new_epoch: Callable[[], str] = random_epoch) -> None:
+    What is kept is dated by `wall_clock` (Unix time), if there is one, for those who read it later.
+    """
+
+    def __init__(
+        self,
+        ear: Ear,
+        clock: Callable[[], float],
+        new_epoch: Callable[[], str] = random_epoch,
+        wall_clock: Callable[[], float] | None = None,
+    ) -> None:
         self._ear = ear
         self._clock = clock
+        self._wall_clock = wall_clock
         self._new_epoch = new_epoch
         self._heard: set[str] = set()
         self._streams: dict[str, History] = {}
@@ -85,7 +95,8 @@ class MemoryBroker:
             if terms.version > 0 and not history.advance(terms.version, terms.version_epoch):
                 done(Published(history.position, is_suppressed=True))
                 return
-            publication = history.append(publication, now)
+            date = int(self._wall_clock() * 1000) if self._wall_clock is not None else 0
+            publication = history.append(publication, now, date)
             epoch = history.epoch
             position = Position(publication.offset, epoch)
         if key:

@@ -138,8 +138,8 @@ class History:
         self._version_epoch = version_epoch
         return True
 
-    def append(self, publication: Publication, now: float) -> Publication:
-        """Keep a publication; returns it with its offset."""
+    def append(self, publication: Publication, now: float, date: int = 0) -> Publication:
+        """Keep a publication; returns it with its offset, and with `date` (Unix time in ms) unless it has one."""
         kept = self._kept
         if not kept or now - self._last >= self.ttl:
             kept = self._kept = deque(maxlen=self.size)
@@ -152,7 +152,7 @@ class History:
             offset,
             publication.info,
             publication.tags,
-            publication.published_at,
+            publication.published_at or date,
             publication.is_json,
         )
         kept.append(publication)
