@@ -6,8 +6,13 @@ The one place that knows both the options and the parts. Builds values and small
 from __future__ import annotations
 
 import ssl
+import time
+from collections.abc import Callable
 
-from server.brokers.base import Retention
+from pydantic import SecretStr
+
+from server.brokers.base import Broker, Retention
+from server.brokers.memory import MemoryBroker
 from server.config import Settings
 from server.config.namespaces import Namespace
 from server.config.rules import open_file_ceiling
@@ -29,7 +34,29 @@ from server.edge.gate import Gate
 from server.edge.listener import Terms
 from server.edge.origins import Origins
 from server.node.namespaces import ChannelOptions, Namespaces, RecoveryMode
+from server.node.node import Node
 from server.node.permissions import Permissions
+
+
+class Impossible(Exception):
+    """The settings ask for what cannot be built; the text is for the operator."""
+
+
+def broker(settings: Settings) -> Callable[[Node], Broker]:
+    """Say how a node's broker is made. Raises Impossible."""
+    if not isinstance(settings.broker, SecretStr):
+        return lambda node: MemoryBroker(node, time.monotonic, wall_clock=time.time)
+    try:
+        # Only here: the libraries for Redis are an extra.
+        from server.brokers.redis.address import AddressError, parse
+        from server.brokers.redis.broker import RedisBroker
+    except ImportError:
+        raise Impossible("broker: Redis needs an extra: pip install 'stentor[redis]'") from None
+    try:
+        addresses = parse(settings.broker.get_secret_value())
+    except AddressError as fault:
+        raise Impossible(f"broker: {fault}") from None
+    return lambda node: RedisBroker(addresses, node)
 
 
 def terms(settings: Settings) -> Terms:

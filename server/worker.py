@@ -23,8 +23,7 @@ from websockets.asyncio.server import broadcast
 from server import __version__, blueprint, logs
 from server.admin.app import Internal
 from server.admin.node_api import NodeApi
-from server.brokers.base import Broker
-from server.brokers.memory import MemoryBroker
+from server.brokers.base import Broker, Remote
 from server.core.backlog import Backlog
 from server.core.counters import Counters
 from server.core.hub import Hub
@@ -66,8 +65,11 @@ def run(settings: Settings) -> int:
 async def _serve(settings: Settings) -> int:
     # Before anything is said: a signal that comes with the first printed line is already one to drain for.
     signals = catch_signals(signal.SIGTERM, signal.SIGINT)
-    clock = time.monotonic
-    house = House(settings, lambda node: MemoryBroker(node, clock, wall_clock=time.time))
+    try:
+        house = House(settings, blueprint.broker(settings))
+    except blueprint.Impossible as fault:
+        print(f"stentor: {fault}", file=sys.stderr)
+        return CANNOT_LISTEN
     internal = house.internal()
     try:
         internal_port = await internal.listen(settings.internal_host, settings.internal_port)
@@ -191,6 +193,8 @@ class House:
         """
         settings = self._settings
         tls = blueprint.tls(settings)
+        if isinstance(self.node.broker, Remote):
+            await self.node.broker.start()
         wanted = settings.port if port is None else port
         bound = await self.listener.listen(settings.host, wanted, backlog=settings.backlog, tls=tls, shared=shared)
         self.wheel.start()
@@ -221,6 +225,8 @@ class House:
         await self.listener.all_dropped()
         self.wheel.stop()
         self.chores.stop()
+        if isinstance(self.node.broker, Remote):
+            await self.node.broker.stop()
         log.info("stopped" if code == DRAINED else "stopped before everyone was gone")
         return code
 

@@ -19,6 +19,7 @@ from tests.keyring import certificate, ec_key, key_set, private_pem, public_pem,
 
 DEFAULTS = {
     "workers": 1,
+    "broker": "memory",
     "host": "127.0.0.1",
     "port": 8000,
     "internal_host": "127.0.0.1",
@@ -108,6 +109,7 @@ def test_the_groups_are_those_of_the_contract_and_in_one_piece_each() -> None:
         "fan-out",
         "history",
         "channels",
+        "broker",
         "shutdown",
         "logging",
     ]
@@ -140,7 +142,7 @@ def test_max_connections_follows_the_limit_of_open_files(
 def test_settings_are_frozen_and_know_no_other_option() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1
-    for key in ("broker", "namespace"):
+    for key in ("namespace", "latency_sample"):
         with pytest.raises(ValidationError):
             Settings(**{key: 1})
 

@@ -34,7 +34,7 @@ LEAVES: Final = {"config", "logs"}
 PURE: Final = {"core", "dialects"}
 EFFECTS: Final = {
     "asyncio", "uvloop", "socket", "selectors", "ssl", "threading", "signal", "time", "random", "logging", "os",
-    "subprocess", "prometheus_client", "websockets", "aiohttp", "redis",
+    "subprocess", "prometheus_client", "websockets", "aiohttp", "redis", "hiredis",
 }  # fmt: skip
 # Who may all the same, and why.
 EXCEPTIONS: Final = {
@@ -46,8 +46,15 @@ TWINS: Final = {
     "server.worker": ("lifecycle", "what a process does with signals and ports takes a process to see"),
     "server.__main__": ("test_cli.py", "the program is tested by its command lines"),
     "server.commands": ("test_cli.py", "the program is tested by its command lines"),
+    "server.supervisor.exchange": ("test_local.py", "its answers are to the brokers of the workers, over real sockets"),
+    "server.supervisor.supervisor": ("lifecycle", "what signals and ports do to several processes takes them to see"),
     "server.core.publication": ("test_history.py", "a value without behaviour, in the hands of the stream"),
+    "server.brokers.redis": (
+        "test_redis_broker.py",
+        "one broker of several rooms; each has its test_redis_NAME.py, or is seen at work there",
+    ),
     "server.brokers.base": ("test_memory.py", "values and protocols, in the hands of a broker"),
+    "server.admin.node_api": ("test_api_clients.py", "what the API does with clients, and what it tells of them"),
     "server.blueprint": ("test_config.py", "what becomes of each option"),
     "server.config": ("test_config.py", "the settings are read and judged as a whole"),
 }

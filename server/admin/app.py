@@ -11,7 +11,7 @@ import orjson
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from server.admin import debug, http_api, metrics
+from server.admin import broker_metrics, debug, http_api, metrics
 from server.admin.api import Api
 from server.config import is_loopback
 from server.edge.listener import Listener
@@ -29,6 +29,8 @@ class Internal:
         self._listener = listener
         self._clock = clock
         self._registry: CollectorRegistry = metrics.new_registry(listener, clock)
+        if isinstance(listener.node.broker, broker_metrics.Contact):
+            self._registry.register(broker_metrics.BrokerCollector(listener.node.broker))
         guards = [only_for_this_machine] if on_loopback and api_key is None else []
         self._app = web.Application(client_max_size=4 * 1024 * 1024, middlewares=guards)
         self._commands = tuple(server_api.commands)
@@ -71,8 +73,12 @@ class Internal:
 
     async def _readyz(self, request: web.Request) -> web.Response:
         listener = self._listener
-        is_ready = listener.is_accepting and not listener.gate.is_draining
-        state = "ready" if is_ready else "draining" if listener.gate.is_draining else "not listening"
+        is_listening = listener.is_accepting and not listener.gate.is_draining
+        # Those who are here are still served, by this node alone; newcomers are better off elsewhere.
+        is_ready = is_listening and listener.node.broker.is_up
+        state = "draining" if listener.gate.is_draining else "not listening" if not is_listening else "degraded"
+        if is_ready:
+            state = "ready"
         return json_answer({"status": state, "connections": listener.gate.open}, status=200 if is_ready else 503)
 
     async def _slow(self, request: web.Request) -> web.Response:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from server.core.history import Position
 from server.core.publication import ClientInfo, Publication
@@ -124,6 +124,17 @@ class Ear(Protocol):
 
     def lost(self, channel: str | None) -> None:
         """Something may be missing, on `channel` or (None) on all: whoever has a position must check it."""
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """A broker that is somewhere else, and must be reached."""
+
+    async def start(self) -> bool:
+        """Begin to connect, and wait a moment for it; tell if the broker is up. If not, it goes on trying."""
+
+    async def stop(self) -> None:
+        """Let what was asked for go out, and end the connections. Idempotent."""
 
 
 class Broker(Protocol):

@@ -30,6 +30,7 @@ _ORIGIN: Final = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\])"
     r"(?::(?P<port>[0-9]{1,5}))?"
 )
+_REDIS: Final = re.compile(r"(?:redis|rediss|unix)://")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -110,6 +111,13 @@ class Settings(Namespace):
         False, "channels", "Every user is put on a channel of its own, the user's name behind a #."
     )
 
+    broker: Literal["memory"] | SecretStr = option(
+        "memory",
+        "broker",
+        "What orders and keeps publications: this server's memory, or Redis (redis://host:port/db), which joins "
+        "machines. Several addresses, separated by commas, share the channels.",
+    )
+
     drain_timeout: float = option(
         30.0, "shutdown", "Time that clients have to leave when the server stops.", unit="seconds", low=0
     )
@@ -178,6 +186,13 @@ class Settings(Namespace):
             raise ValueError("must be printable ASCII without spaces, and not empty")
         return value
 
+    @field_validator("broker")
+    @classmethod
+    def _is_broker(cls, broker: str | SecretStr) -> str | SecretStr:
+        if isinstance(broker, SecretStr) and not _REDIS.match(broker.get_secret_value()):
+            raise ValueError("must be memory, or one or several of redis://, rediss:// and unix:// addresses")
+        return broker
+
     @field_validator("allowed_origins")
     @classmethod
     def _are_origins(cls, origins: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -200,6 +215,7 @@ _GROUPS: Final = (
     "fan-out",
     "history",
     "channels",
+    "broker",
     "shutdown",
     "logging",
 )

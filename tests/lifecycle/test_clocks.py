@@ -22,10 +22,7 @@ WALL_CLOCK = {
 ALLOWED = {
     ("admin/node_api.py", "__init__"): "when credentials end, as the server API says it, is Unix time",
     ("edge/credentials.py", "_check_time"): "the times of a token are Unix times",
-    (
-        "worker.py",
-        "_serve",
-    ): "the date of a publication that is kept, for those who read it; nothing is reckoned with it",
+    ("blueprint.py", "broker"): "the date of what is kept, for those who read it; nothing is reckoned with it",
     ("worker.py", "_service"): "when credentials end is Unix time: turned into a duration once, when they are shown",
     ("edge/listener.py", "opened"): "when credentials end is Unix time: turned into a duration once, at the handshake",
     ("edge/listener.py", "_departure"): "a date for people who read the flight recorder; nothing is reckoned with it",

@@ -1,0 +1,188 @@
+"""What Redis does for us in one step: Lua, run by its digest, and the keys it works on.
+
+A channel's *meta* hash has its epoch (e), its offset (o), the incarnation of Redis that it began in (r), and the last
+version (v, w). Its *stream* has what is kept, each entry under its offset. Laws: offset and epoch are assigned, the
+publication is kept and published in one step, so that what is heard is in the order of the offsets; a stream that was
+begun in another incarnation of Redis starts afresh with another epoch, because a Redis that was started again may have
+come up with less than it had acknowledged.
+
+The names of a channel's keys have it for a hash tag: they are on one node of a Redis Cluster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import sha1
+from typing import Final
+
+# A stream that nobody published to or asked about is forgotten after so many times its retention, or this if longer …
+META_TTLS: Final = 10
+META_TTL: Final = 3600.0
+# … and one on which nothing was ever published after this: whoever invents names must not fill Redis with them.
+UNUSED_TTL: Final = 300.0
+
+# Channels whose names are remembered.
+_NAMES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script, and the digest that it is called by."""
+
+    source: bytes
+    digest: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", sha1(self.source, usedforsecurity=False).hexdigest().encode())
+
+
+# The epoch of the stream, made if there is none of this incarnation.
+_EPOCH: Final = b"""
+local function epoch_of(meta, stream, fresh, incarnation)
+  local known = redis.call('HMGET', meta, 'e', 'r')
+  if known[1] and known[2] == incarnation then return known[1] end
+  redis.call('DEL', meta, stream)
+  redis.call('HSET', meta, 'e', fresh, 'r', incarnation)
+  return fresh
+end
+"""
+
+# KEYS meta, stream[, idempotency key]. ARGV 1 name of the channel, 2 body, 3 size, 4 ttl, 5 ttl of the meta hash (ms),
+# 6 a fresh epoch, 7 incarnation, 8 version, 9 epoch of the version, 10 ttl of the idempotency key (ms).
+# Returns offset, epoch, 1 if it was not published.
+PUBLISH: Final = Script(
+    _EPOCH
+    + b"""
+if KEYS[3] then
+  local answer = redis.call('GET', KEYS[3])
+  if answer then return {string.match(answer, '%d+') or 0, string.sub(answer, -8), 1} end
+end
+local epoch = epoch_of(KEYS[1], KEYS[2], ARGV[6], ARGV[7])
+if ARGV[8] ~= '0' then
+  local version = ARGV[8]
+  local last = redis.call('HMGET', KEYS[1], 'v', 'w', 'o')
+  local is_above = not last[1] or #version > #last[1] or (#version == #last[1] and version > last[1])
+  if not is_above and (ARGV[9] == '' or ARGV[9] == last[2]) then return {last[3] or 0, epoch, 1} end
+  redis.call('HSET', KEYS[1], 'v', version, 'w', ARGV[9])
+end
+local offset = redis.call('HINCRBY', KEYS[1], 'o', 1)
+local text = string.format('%.0f', offset)
+redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[3], text .. '-0', 'b', ARGV[2])
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+if KEYS[3] then redis.call('SET', KEYS[3], text .. ' ' .. epoch, 'PX', ARGV[10]) end
+redis.call('PUBLISH', ARGV[1], struct.pack('>I8', offset) .. epoch .. ARGV[2])
+return {offset, epoch, 0}
+"""
+)
+
+# KEYS idempotency key. ARGV 1 name of the channel, 2 message, 3 ttl of the key (ms). Returns 1 if not published.
+PUBLISH_ONCE: Final = Script(
+    b"""
+if not redis.call('SET', KEYS[1], '', 'PX', ARGV[3], 'NX') then return 1 end
+redis.call('PUBLISH', ARGV[1], ARGV[2])
+return 0
+"""
+)
+
+# KEYS meta, stream. ARGV 1 first offset, 2 last offset ("": the top), 3 limit ("": all), 4 "1" for newest first, 5 how
+# many of the latest may be read (0: all), 6 ttl of the meta hash (ms), 7 its ttl if nothing was published, 8 a fresh
+# epoch, 9 incarnation. Returns offset, epoch, entries.
+HISTORY: Final = Script(
+    _EPOCH
+    + b"""
+local epoch = epoch_of(KEYS[1], KEYS[2], ARGV[8], ARGV[9])
+local offset = redis.call('HGET', KEYS[1], 'o')
+local ttl = offset and ARGV[6] or ARGV[7]
+if redis.call('PTTL', KEYS[1]) < tonumber(ttl) then redis.call('PEXPIRE', KEYS[1], ttl) end
+offset = offset or 0
+if ARGV[3] == '0' then return {offset, epoch, {}} end
+local first = tonumber(ARGV[1])
+if ARGV[5] ~= '0' then first = math.max(first, offset - ARGV[5] + 1) end
+local from, to = string.format('%.0f-0', first), ARGV[2] == '' and '+' or ARGV[2] .. '-0'
+local command = {'XRANGE', KEYS[2], from, to}
+if ARGV[4] == '1' then command = {'XREVRANGE', KEYS[2], to, from} end
+if ARGV[3] ~= '' then command[5], command[6] = 'COUNT', ARGV[3] end
+return {offset, epoch, redis.call(unpack(command))}
+"""
+)
+
+_NOW: Final = b"""
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+# KEYS presence hash. ARGV 1 ttl (ms), then client and info, as often as wanted.
+PRESENT: Final = Script(
+    _NOW
+    + b"""
+local due = struct.pack('>I8', now + ARGV[1])
+for field = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[field], due .. ARGV[field + 1]) end
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return 1
+"""
+)
+
+# KEYS presence hash. ARGV 1 "1" to return everyone's info; else the numbers of clients and users are returned.
+WHO: Final = Script(
+    _NOW
+    + b"""
+local all = redis.call('HGETALL', KEYS[1])
+local infos, users, clients, people = {}, {}, 0, 0
+for field = 1, #all, 2 do
+  local value = all[field + 1]
+  if #value < 24 or struct.unpack('>I8', value) <= now then
+    redis.call('HDEL', KEYS[1], all[field])
+  elseif ARGV[1] == '1' then
+    infos[#infos + 1] = string.sub(value, 9)
+  else
+    local user = string.sub(value, 25, 24 + struct.unpack('>I4', value, 9))
+    clients = clients + 1
+    if not users[user] then users[user] = true; people = people + 1 end
+  end
+end
+if ARGV[1] == '1' then return infos end
+return {clients, people}
+"""
+)
+
+ALL: Final = (PUBLISH, PUBLISH_ONCE, HISTORY, PRESENT, WHO)
+
+
+class Names:
+    """The names of keys and channels under a prefix."""
+
+    __slots__ = ("_channels", "_prefix", "kept")
+
+    def __init__(self, prefix: str, db: int = 0) -> None:
+        self._prefix = prefix
+        # The same channels are published to again and again.
+        self.kept = lru_cache(_NAMES)(self._kept)
+        # Redis keeps keys apart by database, but not channels.
+        self._channels = f"{prefix}:db{db}:c" if db else f"{prefix}:c"
+
+    def channel(self, channel: str) -> bytes:
+        return f"{self._channels}:{{{channel}}}".encode()
+
+    def probe(self, node: str) -> bytes:
+        return f"{self._prefix}:probe:{node}".encode()
+
+    def probe_keys(self, node: str) -> tuple[bytes, bytes]:
+        return f"{self._prefix}:probe:m:{{{node}}}".encode(), f"{self._prefix}:probe:s:{{{node}}}".encode()
+
+    def _kept(self, channel: str) -> tuple[bytes, bytes, bytes]:
+        """Return the names of a channel, its meta hash and its stream."""
+        return self.channel(channel), self.meta(channel), self.stream(channel)
+
+    def meta(self, channel: str) -> bytes:
+        return f"{self._prefix}:m:{{{channel}}}".encode()
+
+    def stream(self, channel: str) -> bytes:
+        return f"{self._prefix}:s:{{{channel}}}".encode()
+
+    def presence(self, channel: str) -> bytes:
+        return f"{self._prefix}:p:{{{channel}}}".encode()
+
+    def key(self, channel: str, key: str) -> bytes:
+        return f"{self._prefix}:i:{{{channel}}}:{key}".encode()

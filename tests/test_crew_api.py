@@ -1,0 +1,134 @@
+"""The server API of many workers: asked of all, answered as one."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from server.admin.fields import ApiError
+from server.admin.node_api import NodeApi
+from server.brokers.base import Retention
+from server.brokers.memory import MemoryBroker
+from server.node.namespaces import ChannelOptions, Namespaces
+from server.supervisor.crew import Crew
+from server.supervisor.crew_api import Counterpart, CrewApi
+from server.supervisor.worker_link import Unanswered
+from tests.backend import Names
+from tests.fakes import Transport
+from tests.house import House, house
+
+OPTIONS = ChannelOptions(retention=Retention(10, 300.0), presence=True)
+
+
+class FakeWorker:
+    """A worker that answers from a house of its own; `fault` instead, if it has one."""
+
+    def __init__(self) -> None:
+        self.home: House = house(credentials=Names(), options=OPTIONS)
+        self.fault: Exception | None = None
+        self._api = NodeApi(
+            self.home.node,
+            self.home.service.registry,
+            clock=self.home.clock,
+            max_channel_length=128,
+            max_message_size=65536,
+            node_id="node",
+        )
+
+    async def ask(self, what: str, name: str, request: dict[str, Any], within: float) -> Any:
+        assert (what, within) == ("api", 1.0)
+        if self.fault is not None:
+            raise self.fault
+        try:
+            return {"result": await self._api.call(name, request)}
+        except ApiError as error:
+            return {"error": error.told}
+
+
+class Deaf:
+    def hear(self, *heard: object) -> bool:
+        return True
+
+    def hear_join(self, *heard: object) -> None: ...
+
+    def hear_leave(self, *heard: object) -> None: ...
+
+    def lost(self, channel: str | None) -> None: ...
+
+
+class Crowd:
+    """Two workers and the API over both."""
+
+    def __init__(self) -> None:
+        self.workers = [FakeWorker(), FakeWorker()]
+        self.broker = MemoryBroker(Deaf(), self.workers[0].home.clock)
+        crew = SimpleNamespace(ready=self.workers, retiring=set())
+        self.api = CrewApi(
+            Counterpart(self.broker, Namespaces(OPTIONS)),
+            cast(Crew, crew),
+            max_channel_length=128,
+            max_message_size=65536,
+        )
+
+    def raw(self, worker: int, user: str, channel: str = "news") -> Transport:
+        connection, transport = self.workers[worker].home.open(f"/ws/{channel}", f"Authorization: Bearer {user}")
+        assert connection.is_open
+        return transport
+
+
+async def test_what_is_published_goes_to_the_broker_and_is_read_from_it() -> None:
+    crowd = Crowd()
+    said = await crowd.api.call("publish", {"channel": "news", "data": {"a": 1}})
+    assert said["offset"] == 1
+    history = await crowd.api.call("history", {"channel": "news", "limit": -1})
+    assert [publication["offset"] for publication in history["publications"]] == [1]
+    assert await crowd.api.call("presence_stats", {"channel": "news"}) == {"num_clients": 0, "num_users": 0}
+
+
+async def test_a_user_is_found_wherever_it_is() -> None:
+    crowd = Crowd()
+    anna, anna_too, ben = crowd.raw(0, "anna"), crowd.raw(1, "anna"), crowd.raw(1, "ben")
+    assert await crowd.api.call("disconnect", {"user": "anna"}) == {}
+    assert bytes(anna.take())[:1] == bytes(anna_too.take())[:1] == b"\x88"
+    assert bytes(ben.take()) == b""
+
+
+async def test_channels_are_added_up_and_every_worker_is_a_node() -> None:
+    crowd = Crowd()
+    crowd.raw(0, "anna")
+    crowd.raw(1, "anna")
+    crowd.raw(1, "ben", "sport")
+    answer = await crowd.api.call("channels", {})
+    assert answer == {"channels": {"news": {"num_clients": 2}, "sport": {"num_clients": 1}}}
+    assert await crowd.api.call("channels", {"pattern": "s*"}) == {"channels": {"sport": {"num_clients": 1}}}
+    info = await crowd.api.call("info", {})
+    assert [node["num_subs"] for node in info["nodes"]] == [1, 2]
+
+
+async def test_what_is_wrong_with_the_request_is_said_once() -> None:
+    with pytest.raises(ApiError, match="channel: a name is needed") as error:
+        await Crowd().api.call("subscribe", {"user": "anna"})
+    assert error.value.code == 107
+
+
+async def test_a_worker_that_does_not_answer_is_left_out_but_one_must() -> None:
+    crowd = Crowd()
+    crowd.raw(0, "anna")
+    crowd.raw(1, "ben")
+    crowd.workers[0].fault = Unanswered("worker 0 did not answer in time")
+    assert await crowd.api.call("channels", {}) == {"channels": {"news": {"num_clients": 1}}}
+    crowd.workers[1].fault = Unanswered("worker 1 did not answer in time")
+    with pytest.raises(ApiError, match="no worker answers"):
+        await crowd.api.call("channels", {})
+
+
+async def test_a_batch_mixes_both_kinds() -> None:
+    crowd = Crowd()
+    crowd.raw(1, "ben")
+    commands = [{"publish": {"channel": "news", "data": 1}}, {"channels": {}}]
+    reply = await asyncio.wait_for(crowd.api.call("batch", {"commands": commands, "parallel": True}), 5)
+    assert reply["replies"][0]["publish"]["offset"] == 1
+    assert reply["replies"][1] == {"channels": {"channels": {"news": {"num_clients": 1}}}}

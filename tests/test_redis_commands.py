@@ -1,0 +1,231 @@
+"""The queue of commands: one write per turn, answers in order and in time, bounds, and scripts that were forgotten."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import pytest
+
+from server.brokers.base import BrokerError
+from server.brokers.redis.commands import AWAY, BUSY, Commands
+from server.brokers.redis.connection import Connection
+from server.brokers.redis.scripts import Script
+from tests.fakes import Clock, Loop
+
+SCRIPT = Script(b"return 1")
+
+
+class Wire:
+    """Stands for a connection: what was written, and what Redis says."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.is_aborted = False
+        self.say: Callable[[bytes], None] = lambda data: None
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+    def hand_over(self, receive: Callable[[bytes], None]) -> None:
+        self.say = receive
+
+
+class Desk:
+    """The commands of one Redis, on a clock and a loop that a test turns by hand."""
+
+    def __init__(self, **bounds: int) -> None:
+        self.clock = Clock(100.0)
+        self.loop = Loop(self.clock)
+        self.failures: list[str] = []
+        self.answers: list[tuple[Any, Any]] = []
+        self.commands = Commands(
+            (SCRIPT,),
+            fail=self.failures.append,
+            clock=self.clock,
+            call_soon=self.loop.call_soon,
+            patience=1.5,
+            **bounds,
+        )
+        self.wire = self.connect()
+
+    def connect(self) -> Wire:
+        wire = Wire()
+        self.commands.up(cast(Connection, wire))
+        return wire
+
+    def ask(self, *names: str) -> None:
+        for name in names:
+            self.commands.ask((name,), partial(self.note, name))
+
+    def note(self, name: str, answer: object) -> None:
+        self.answers.append((name, answer))
+
+
+def said(*names: str) -> bytes:
+    return b"".join(b"*1\r\n$1\r\n%b\r\n" % name.encode() for name in names)
+
+
+LOAD = b"*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n$8\r\nreturn 1\r\n"
+
+
+def test_what_is_asked_in_a_turn_is_one_write() -> None:
+    desk = Desk()
+    desk.ask("A", "B")
+    assert desk.wire.writes == []
+    desk.loop.settle()
+    assert desk.wire.writes == [said("A", "B")]
+    desk.ask("C")
+    desk.loop.settle()
+    assert desk.wire.writes == [said("A", "B"), said("C")]
+
+
+def test_answers_come_in_order_however_they_are_cut() -> None:
+    desk = Desk()
+    desk.ask("A", "B", "C", "D")
+    desk.loop.settle()
+    for byte in b":0\r\n$2\r\nhi\r\n*2\r\n:1\r\n$-1\r\n":
+        desk.wire.say(bytes([byte]))
+    assert desk.answers == [("A", 0), ("B", b"hi"), ("C", [1, None])]
+    assert desk.commands.waiting == 1
+    desk.wire.say(b"-ERR no\r\n")
+    name, answer = desk.answers[-1]
+    assert name == "D"
+    assert isinstance(answer, BrokerError)
+    assert str(answer) == "ERR no"
+
+
+def test_who_asks_while_redis_is_away_is_told_at_once_and_who_waited_too() -> None:
+    desk = Desk()
+    desk.ask("A")
+    desk.loop.settle()
+    desk.ask("B")
+    desk.commands.down()
+    desk.commands.down()
+    desk.ask("C")
+    assert desk.answers == [("A", AWAY), ("B", AWAY), ("C", AWAY)]
+    desk.loop.settle()
+    assert len(desk.wire.writes) == 1, "B is not written any more"
+    desk.wire = desk.connect()
+    desk.ask("D")
+    desk.loop.settle()
+    desk.wire.say(b":1\r\n")
+    assert desk.answers[-1] == ("D", 1)
+
+
+def test_an_answer_that_is_overdue_ends_the_connection() -> None:
+    desk = Desk()
+    desk.ask("A")
+    desk.loop.settle()
+    desk.clock.advance(1.0)
+    desk.ask("B")
+    desk.commands.tick(desk.clock.now)
+    assert desk.answers == []
+    desk.commands.tick(desk.clock.advance(0.5))
+    assert desk.answers == [("A", AWAY), ("B", AWAY)]
+    assert desk.wire.is_aborted
+    assert desk.failures == ["no answer in time"]
+    assert not desk.commands.is_up
+    desk.commands.tick(desk.clock.advance(100))
+    assert len(desk.failures) == 1
+
+
+@pytest.mark.parametrize("bounds", [{"most": 3}, {"most_bytes": 3 * len(b"*1..$1..A..")}], ids=["number", "bytes"])
+def test_what_waits_is_bounded(bounds: dict[str, int]) -> None:
+    desk = Desk(**bounds)
+    desk.ask("A", "B")
+    desk.loop.settle()
+    desk.ask("C", "D")
+    assert desk.answers == [("D", BUSY)]
+    desk.loop.settle()
+    desk.wire.say(b":1\r\n")
+    desk.ask("E", "F")
+    assert desk.answers == [("D", BUSY), ("A", 1), ("F", BUSY)]
+    desk.loop.settle()
+    desk.wire.say(b":1\r\n:1\r\n:1\r\n")
+    assert [name for name, _ in desk.answers] == ["D", "A", "F", "B", "C", "E"]
+    assert desk.commands._bytes == 0
+
+
+def test_a_forgotten_script_is_loaded_and_nothing_overtakes_what_must_be_asked_again() -> None:
+    desk = Desk()
+    desk.ask("A", "B")
+    desk.loop.settle()
+    desk.ask("C")
+    desk.loop.settle()
+    desk.wire.say(b"-NOSCRIPT No matching script.\r\n-NOSCRIPT\r\n")
+    desk.ask("D")
+    desk.loop.settle()
+    assert desk.wire.writes == [said("A", "B"), said("C")], "C may be answered with the same"
+    desk.wire.say(b"-NOSCRIPT\r\n")
+    assert desk.answers == []
+    assert desk.wire.writes[2:] == [LOAD + said("A", "B", "C", "D")]
+    desk.ask("E")
+    desk.loop.settle()
+    desk.wire.say(b"$3\r\nsha\r\n:1\r\n:2\r\n:3\r\n:4\r\n:5\r\n")
+    assert desk.answers == [("A", 1), ("B", 2), ("C", 3), ("D", 4), ("E", 5)]
+
+
+def test_the_order_is_kept_when_a_script_was_forgotten() -> None:
+    desk = Desk()
+    desk.ask("A", "B")
+    desk.loop.settle()
+    desk.wire.say(b"-NOSCRIPT\r\n")
+    desk.ask("C")
+    desk.loop.settle()
+    assert len(desk.wire.writes) == 1, "B is not answered yet"
+    desk.wire.say(b":1\r\n")  # it needed no script
+    assert desk.wire.writes[1:] == [LOAD + said("A", "C")]
+    desk.wire.say(b"$3\r\nsha\r\n:1\r\n:1\r\n")
+    assert desk.answers == [("B", 1), ("A", 1), ("C", 1)]
+    assert (desk.commands.waiting, desk.commands._bytes) == (0, 0)
+
+
+def test_what_waits_to_be_asked_again_is_not_forgotten_when_redis_goes() -> None:
+    desk = Desk()
+    desk.ask("A", "B")
+    desk.loop.settle()
+    desk.wire.say(b"-NOSCRIPT\r\n")
+    desk.ask("C")
+    assert len(list(desk.commands.answers())) == 3
+    desk.commands.down()
+    assert [name for name, _ in desk.answers] == ["B", "A", "C"]
+    assert {answer for _, answer in desk.answers} == {AWAY}
+
+
+@pytest.mark.parametrize("answer", [b"-READONLY You can't write\r\n", b"-LOADING\r\n", b"-MASTERDOWN\r\n"])
+def test_a_redis_that_takes_no_writes_is_left(answer: bytes) -> None:
+    desk = Desk()
+    desk.ask("A")
+    desk.loop.settle()
+    desk.wire.say(answer)
+    assert isinstance(desk.answers[0][1], BrokerError)
+    assert desk.wire.is_aborted
+    assert len(desk.failures) == 1
+
+
+@pytest.mark.parametrize("rubbish", [b"HTTP/1.1 400\r\n", b":1\r\n"], ids=["no RESP", "an answer too many"])
+def test_a_redis_that_makes_no_sense_is_left(rubbish: bytes) -> None:
+    desk = Desk()
+    desk.wire.say(rubbish)
+    assert desk.wire.is_aborted
+    assert len(desk.failures) == 1
+
+
+def test_an_answer_that_cannot_be_taken_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk()
+
+    def fail(answer: object) -> None:
+        raise ValueError("cannot")
+
+    desk.commands.ask(("A",), fail)
+    desk.ask("B")
+    desk.loop.settle()
+    desk.wire.say(b":1\r\n:2\r\n")
+    assert desk.answers == [("B", 2)]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]

@@ -1,0 +1,156 @@
+"""Connections that come back: how long they wait, what they say about it, and how they are opened."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server.brokers.redis import parse
+from server.brokers.redis.connection import Connection, Reply
+from server.brokers.redis.link import Backoff, Link
+from tests.redis_nodes import KEPT, node, until
+from tests.redis_server import RedisServer, free_port
+
+SOON = Backoff(0.01, 0.05)
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with RedisServer(password="s3cret") as server:
+        yield server
+
+
+class Counted:
+    """A backoff that counts how often it was asked."""
+
+    least, most = SOON.least, SOON.most
+
+    def __init__(self) -> None:
+        self.tries = 0
+
+    def delay(self, tries: int, luck: float) -> float:
+        self.tries += 1
+        return SOON.delay(tries, luck)
+
+
+class Kept:
+    """A link, and what it told."""
+
+    def __init__(self, url: str, patience: float = 2.0) -> None:
+        self.told: list[object] = []
+        self.backoff = Counted()
+        (address,) = parse(url)
+        self.link = Link(
+            "test",
+            address,
+            opening=[("ECHO", "hello")],
+            up=self.up,
+            down=lambda: self.told.append("down"),
+            patience=patience,
+            backoff=self.backoff,
+        )
+
+    def up(self, connection: Connection, replies: list[Reply]) -> None:
+        self.told.append(replies)
+
+
+def test_the_delay_doubles_to_its_most_with_luck() -> None:
+    backoff = Backoff(0.1, 3.0)
+    assert [backoff.delay(tries, 1.0) for tries in range(7)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 3.0]
+    assert backoff.delay(3, 0.0) == 0.4
+    assert backoff.delay(10_000, 0.5) == 2.25
+
+
+async def test_it_opens_and_comes_back_until_it_is_stopped(redis: RedisServer) -> None:
+    kept = Kept(f"redis://:s3cret@127.0.0.1:{redis.port}/3")
+    kept.link.start()
+    kept.link.start()
+    await until(lambda: len(kept.told) == 1)
+    for times in (1, 2, 3):
+        kept.link.drop("for a test")
+        await until(lambda times=times: len(kept.told) == 2 * times + 1)
+    await kept.link.stop()
+    await kept.link.stop()
+    assert kept.told == [[b"hello"], "down"] * 4
+    assert kept.link.reconnects == 3
+
+
+@pytest.mark.parametrize(
+    "address", ["redis://:wrong@127.0.0.1:{port}", "redis://127.0.0.1:{port}", "redis://127.0.0.1:{other}"]
+)
+async def test_who_is_refused_tries_again_and_says_so_once_without_secrets(
+    redis: RedisServer, address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = Kept(address.format(port=redis.port, other=free_port()))
+    kept.link.start()
+    await until(lambda: kept.backoff.tries == 5)
+    await kept.link.stop()
+    assert kept.told == []
+    [record] = caplog.records
+    assert "cannot be reached" in record.getMessage()
+    assert "wrong@" not in record.getMessage()
+
+
+async def test_who_does_not_answer_is_given_up() -> None:
+    accepted: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda reader, writer: accepted.append(writer), "127.0.0.1", 0)
+    kept = Kept(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", patience=0.1)
+    kept.link.start()
+    await until(lambda: len(accepted) >= 3)
+    await kept.link.stop()
+    assert kept.told == []
+    for writer in accepted:
+        writer.close()
+    server.close()
+
+
+async def test_who_makes_no_sense_is_given_up() -> None:
+    accepted = 0
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal accepted
+        accepted += 1
+        writer.write(b"SSH-2.0-OpenSSH\r\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    kept = Kept(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    kept.link.start()
+    await until(lambda: accepted >= 3)
+    await kept.link.stop()
+    assert kept.told == []
+    server.close()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Make a certificate for localhost; its key is beside it."""
+    file = tmp_path / "certificate.pem"
+    subprocess.run(
+        ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+         "-keyout", str(file.with_suffix(".key")), "-out", str(file)),
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return file
+
+
+async def test_over_tls_and_only_with_an_authority_that_is_trusted(
+    certificate: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    port, key = free_port(), certificate.with_suffix(".key")
+    options = ("--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key))
+    with RedisServer(*options, "--tls-auth-clients", "no", "--tls-ca-cert-file", str(certificate)):
+        async with node(f"rediss://127.0.0.1:{port}?ca={certificate}") as a:
+            await a.subscribe("news")
+            await a.publish("news", b"secret", KEPT)
+            await until(lambda: a.ear.heard)
+        assert not caplog.records
+        async with node(f"rediss://127.0.0.1:{port}", must_be_up=False) as untrusting:
+            await until(lambda: sum("cannot be reached" in record.message for record in caplog.records) == 2)
+            assert not untrusting.broker.is_up
