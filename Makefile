@@ -48,7 +48,7 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-loadtest: $(VENV)/.dev  ## start a server, load it, judge it, leave a report (USERS= RATE= SIZE= TIME= URL=)
+loadtest: $(VENV)/.dev  ## start a server, load it, judge it, leave a report (USERS= RATE= SIZE= TIME= WORKERS= URL=)
 	$(BIN)/python -m loadtest.run $(ARGS)
 
 loadtest-ui: $(VENV)/.dev  ## the same with Locust's web page

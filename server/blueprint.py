@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from pydantic import SecretStr
 
-from server.brokers.base import Broker, Retention
+from server.brokers.base import Broker, Ear, Retention
 from server.brokers.memory import MemoryBroker
 from server.config import Settings
 from server.config.namespaces import Namespace
@@ -34,7 +34,6 @@ from server.edge.gate import Gate
 from server.edge.listener import Terms
 from server.edge.origins import Origins
 from server.node.namespaces import ChannelOptions, Namespaces, RecoveryMode
-from server.node.node import Node
 from server.node.permissions import Permissions
 
 
@@ -42,9 +41,14 @@ class Impossible(Exception):
     """The settings ask for what cannot be built; the text is for the operator."""
 
 
-def broker(settings: Settings) -> Callable[[Node], Broker]:
+def is_in_memory(settings: Settings) -> bool:
+    """Tell if this server orders and keeps publications by itself."""
+    return not isinstance(settings.broker, SecretStr)
+
+
+def broker(settings: Settings) -> Callable[[Ear], Broker]:
     """Say how a node's broker is made. Raises Impossible."""
-    if not isinstance(settings.broker, SecretStr):
+    if not isinstance(settings.broker, SecretStr):  # `is_in_memory`, for the type checker
         return lambda node: MemoryBroker(node, time.monotonic, wall_clock=time.time)
     try:
         # Only here: the libraries for Redis are an extra.

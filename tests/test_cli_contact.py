@@ -23,6 +23,7 @@ from server.commands.contact import (
     Backoff,
     Destination,
     RefusedError,
+    asked_away,
     base_url,
     can_heal,
     first_of,
@@ -168,6 +169,44 @@ async def test_contact_is_kept_over_every_loss_that_heals() -> None:
         f"lost contact with {server.url}/ws/c: closed with 1001; trying again",
         f"in contact with {server.url}/ws/c again",
     ]
+
+
+@pytest.mark.parametrize(("asked", "within"), [(0, 5.0), (400, 5.0)])
+async def test_a_server_that_restarts_says_when_to_come_back(asked: int, within: float) -> None:
+    def as_late_as_can_be(low: float, high: float) -> float:
+        return 60.0
+
+    came: list[float] = []
+    clock = asyncio.get_running_loop().time
+    async with board() as server, asyncio.timeout(within):
+        server.treatments = [close_with(1012, f"reconnect_after_ms={asked}")]
+
+        async def talk(connection: ClientConnection) -> None:
+            came.append(clock())
+            await connection.send("hello")
+            assert await connection.recv() == "hello"
+            await connection.close()
+
+        destination = Destination.of(server.url, "c", None)
+        await keep_contact(destination, talk, lambda text: None, backoff=Backoff(as_late_as_can_be))
+    assert len(came) == 2
+    assert came[1] - came[0] >= asked / 1000
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (closed(1012, "reconnect_after_ms=1500"), 1.5),
+        (closed(1012, "reconnect_after_ms=999999999"), 300.0),
+        (closed(1012, "restart"), None),
+        (closed(1001, "reconnect_after_ms=1500"), None),
+        (closed(1012, "reconnect_after_ms=-1"), None),
+        (status(503), None),
+        (ConnectionClosedError(None, None), None),
+    ],
+)
+def test_only_a_restart_says_when(error: Exception, seconds: float | None) -> None:
+    assert asked_away(error) == seconds
 
 
 async def never(connection: ClientConnection) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from server.brokers import local as local_module
 from server.brokers.base import EVERYTHING, PLAIN, Attendance, BrokerError, Published, Retention, Slice, Stream, Terms
 from server.brokers.link import Fields, Kind, Link
 from server.brokers.local import LocalBroker
@@ -28,6 +29,13 @@ class Ear:
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
         self.keeps_up = True
+        self.on_relief: list[Callable[[], None]] = []
+
+    def relieve(self) -> None:
+        self.keeps_up = True
+        waiting, self.on_relief = self.on_relief, []
+        for callback in waiting:
+            callback()
 
     def hear(self, channel: str, publication: Publication, epoch: str) -> bool:
         self.told.append(("publication", channel, publication.payload, publication.offset, bool(epoch)))
@@ -49,7 +57,10 @@ class WorkerEnd:
     def __init__(self) -> None:
         self.ear = Ear()
         self.link = Link(self._take, self._ended)
-        self.broker = LocalBroker(self.ear, self.link)
+        self.clock = Clock(0.0)
+        self.broker = LocalBroker(
+            self.ear, self.link, lambda channel, callback: self.ear.on_relief.append(callback), self.clock
+        )
 
     def _take(self, link: Link, kind: Kind, fields: Fields, body: bytes) -> None:
         self.broker.take(kind, fields, body)
@@ -146,7 +157,7 @@ async def test_what_is_published_is_heard_before_the_answer(town: Town) -> None:
     assert (published.position.offset, published.keeps_up, published.is_suppressed) == (1, True, False)
     worker.ear.keeps_up = False
     assert not (await worker.publish("news", b"y", KEPT)).keeps_up
-    worker.ear.keeps_up = True
+    worker.ear.relieve()
     assert (await worker.publish("news", b"z", KEPT)).keeps_up
 
 
@@ -239,3 +250,109 @@ async def test_a_worker_that_hangs_loses_what_is_too_much_and_is_told(
     offsets = [told[3] for told in slow.ear.told if told[0] == "publication"]
     assert offsets == sorted(offsets)
     assert town.exchange.gaps == 1
+    assert (slow.broker.gaps, slow.broker.lost) == (1, town.exchange.dropped)
+
+
+async def test_a_message_larger_than_all_that_may_wait_gets_through(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange_module, "MOST_WAITING", 1024)
+    worker = await town.worker()
+    await worker.ask(worker.broker.subscribe, "news")
+    await worker.publish("news", bytes(4096))
+    assert [told[2] for told in worker.ear.told] == [bytes(4096)]
+
+
+async def test_what_a_worker_asks_waits_while_it_does_not_take_its_answers(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange_module, "MOST_WAITING", 256 * 1024)
+    worker = await town.worker()
+    await worker.publish("news", bytes(100_000), KEPT)
+    answers: list[object] = []
+    transport = worker.link._transport
+    assert transport is not None
+    transport.pause_reading()
+    for _ in range(200):
+        worker.broker.history("news", KEPT.retention, EVERYTHING, answers.append)
+        await asyncio.sleep(0)
+    (supervised,) = town.links
+    await until(lambda: supervised.backlog > 256 * 1024)
+    # What one read brings is answered; the rest stays unread.
+    assert supervised.backlog < 50 * 100_000
+    transport.resume_reading()
+    await until(lambda: len(answers) == 200)
+    assert not any(isinstance(answer, BrokerError) for answer in answers)
+
+
+async def test_what_waits_for_the_supervisor_is_bounded_and_the_rest_is_refused(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_module, "MOST_WAITING", 256 * 1024)
+    worker = await town.worker()
+    town.links[0].hold()
+    answers: list[object] = []
+    for _ in range(1000):
+        worker.broker.publish("news", Publication(bytes(1000)), PLAIN, answers.append)
+        await asyncio.sleep(0)
+        if len(answers) > 10:
+            break
+    assert [type(answer) for answer in answers] == [BrokerError] * 11
+    assert worker.link.backlog < 300 * 1024
+    town.links[0].release()
+    await until(lambda: worker.link.backlog == 0)
+    assert isinstance(await worker.publish("news", b"x"), Published)
+
+
+async def test_where_a_channel_is_busy_its_publishers_everywhere_wait(town: Town) -> None:
+    busy, speaker = await town.worker(), await town.worker()
+    await busy.ask(busy.broker.subscribe, "news")
+    busy.ear.keeps_up = False
+    await speaker.publish("news", b"1")
+    await busy.settle()
+    assert len(busy.ear.on_relief) == 1
+    answers: list[object] = []
+    for terms in (PLAIN, KEPT):
+        speaker.broker.publish("news", Publication(b"2"), terms, answers.append)
+    assert isinstance(await speaker.publish("other", b"x"), Published), "other channels go on"
+    assert answers == []
+    busy.ear.relieve()
+    await busy.settle()
+    await speaker.settle()
+    assert [type(answer) for answer in answers] == [Published, Published]
+
+
+@pytest.mark.parametrize("how", ["leaves the channel", "dies", "stays busy"])
+async def test_nobody_waits_for_a_worker_that_does_not_say_when(town: Town, how: str) -> None:
+    busy, speaker = await town.worker(), await town.worker()
+    await busy.ask(busy.broker.subscribe, "news")
+    busy.ear.keeps_up = False
+    await speaker.publish("news", b"1")
+    await busy.settle()
+    answers: list[object] = []
+    speaker.broker.publish("news", Publication(b"2"), PLAIN, answers.append)
+    await speaker.settle()
+    assert answers == []
+    if how == "leaves the channel":
+        busy.broker.unsubscribe("news")
+    elif how == "dies":
+        busy.link.close()
+    else:
+        clock = town.exchange._clock
+        assert isinstance(clock, Clock)
+        clock.advance(exchange_module.HELD_FOR)
+        town.exchange.sweep()
+    await until(lambda: len(answers) == 1)
+
+
+async def test_the_way_to_the_supervisor_and_back_is_measured(town: Town) -> None:
+    worker = await town.worker()
+    worker.broker.sweep()
+    worker.broker.sweep()
+    worker.clock.advance(0.25)
+    await worker.settle()
+    assert (worker.broker.lag.count, worker.broker.lag.sum) == (1, 0.25)
+    worker.broker.sweep()
+    await worker.settle()
+    assert worker.broker.lag.count == 2
+    assert (worker.broker.reconnects, worker.broker.gaps, worker.broker.lost) == (0, 0, 0)

@@ -99,3 +99,51 @@ def test_the_supervisor_s_own_are_among_them() -> None:
     tally.take(0, said(10))
     tally.own = [CounterMetricFamily("stentor_messages_sent", "Sent.", value=2)]
     assert scrape(tally)["stentor_messages_sent_total", "supervisor"] == 2
+
+
+def test_two_in_one_place_count_together_and_what_they_hold_is_added() -> None:
+    tally = Tally()
+    tally.take(0, said(10, 4), life=1)
+    tally.take(0, said(1, 2), life=2)
+    found = scrape(tally)
+    assert found["stentor_messages_sent_total", "0"] == 11
+    assert found["stentor_rtt_bucket", "0"] == 11
+    assert found["stentor_connections", "0"] == 6
+    tally.take(0, said(12, 0), life=1)
+    tally.bury(0, life=1)
+    found = scrape(tally)
+    assert found["stentor_messages_sent_total", "0"] == 13, "to its last word"
+    assert found["stentor_connections", "0"] == 2
+    assert found["stentor_worker_up", "0"] == 1
+
+
+def test_a_label_that_only_the_dead_one_counted_stays() -> None:
+    tally = Tally()
+    first = said(10)
+    closed = next(family for family in first if family[0] == "stentor_connections_closed")
+    closed[3].append(["stentor_connections_closed_total", {"code": "1012"}, 7.0])  # type: ignore[attr-defined]
+    tally.take(0, first, life=1)
+    tally.bury(0, life=1)
+    tally.take(0, said(4), life=2)
+    registry = CollectorRegistry()
+    registry.register(tally)
+    text = generate_latest(registry).decode()
+    assert 'stentor_connections_closed_total{code="1012",worker="0"} 7.0' in text
+    assert 'stentor_connections_closed_total{code="1000",worker="0"} 7.0' in text
+
+
+def test_what_is_a_histogram_of_this_moment_does_not_outlive_it() -> None:
+    tally = Tally()
+    queues = [
+        ["stentor_client_queue_messages", "histogram", "Queued.", [["stentor_client_queue_messages_sum", {}, 5.0]]]
+    ]
+    tally.take(0, queues, life=1)
+    assert scrape(tally)["stentor_client_queue_messages_sum", "0"] == 5
+    tally.bury(0, life=1)
+    assert ("stentor_client_queue_messages_sum", "0") not in scrape(tally)
+
+
+def test_one_that_is_buried_unheard_leaves_nothing() -> None:
+    tally = Tally()
+    tally.bury(0, life=9)
+    assert scrape(tally) == {("stentor_worker_up", "0"): 0.0}

@@ -9,7 +9,15 @@ from typing import Any, cast
 import pytest
 
 from server.brokers.link import Kind
-from server.supervisor.worker_link import HUNG_AFTER, START_WITHIN, State, Unanswered, Worker
+from server.supervisor.worker_link import (
+    HUNG_AFTER,
+    SILENT_AFTER,
+    STANDING_BY,
+    START_WITHIN,
+    State,
+    Unanswered,
+    Worker,
+)
 
 
 class FakeLink:
@@ -17,6 +25,10 @@ class FakeLink:
 
     def __init__(self) -> None:
         self.said: list[tuple[Kind, list[Any]]] = []
+        self.is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
 
     def say(self, kind: Kind, fields: list[Any], body: bytes = b"") -> None:
         self.said.append((kind, fields))
@@ -52,8 +64,9 @@ async def test_a_fault_and_the_end_are_answers_too() -> None:
     task = asyncio.create_task(asked.ask("listen", within=5))
     await asyncio.sleep(0)
     asked.answer([1, "Address already in use", None])
-    with pytest.raises(Unanswered, match="Address already in use"):
+    with pytest.raises(Unanswered, match="Address already in use") as unanswered:
         await task
+    assert unanswered.value.reason == "Address already in use"
     task = asyncio.create_task(asked.ask("listen", within=5))
     await asyncio.sleep(0)
     asked.end()
@@ -67,8 +80,25 @@ def test_silence_is_hanging_but_starting_takes_longer() -> None:
     asked, _ = worker()
     assert not asked.is_hung(100.0 + START_WITHIN)
     assert asked.is_hung(100.1 + START_WITHIN)
-    asked.state = State.READY
+    assert not asked.is_silent(100.1 + START_WITHIN), "it has never been heard"
+    asked.is_up = True
     assert not asked.is_hung(100.0 + HUNG_AFTER)
     assert asked.is_hung(100.1 + HUNG_AFTER)
+    assert not asked.is_silent(100.0 + SILENT_AFTER)
+    assert asked.is_silent(100.1 + SILENT_AFTER)
     asked.end()
     assert not asked.is_hung(1000.0)
+
+
+def test_the_end_is_the_end_of_its_link_too() -> None:
+    asked, link = worker()
+    asked.end()
+    asked.end()
+    assert (link.is_closed, asked.link, asked.state) == (True, None, State.DEAD)
+
+
+def test_it_has_a_name() -> None:
+    asked, _ = worker()
+    assert str(asked) == "worker 0"
+    asked.index = STANDING_BY
+    assert str(asked) == "the worker that stands by"

@@ -8,6 +8,7 @@ The fields are JSON; a payload travels beside them, as it is.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from enum import IntEnum
 from struct import Struct
@@ -31,6 +32,7 @@ class Kind(IntEnum):
     BEAT = 2
     ASK = 3
     ANSWER = 4
+    LAST_WORDS = 5
     PUBLISH = 10
     SUBSCRIBE = 11
     UNSUBSCRIBE = 12
@@ -42,14 +44,19 @@ class Kind(IntEnum):
     PRESENCE_STATS = 18
     JOIN = 19
     LEAVE = 20
+    BUSY = 21
+    PROBE = 22
     HEAR = 30
     LOST = 31
+
+
+_KINDS: Final = {int(kind): kind for kind in Kind}
 
 
 def encode(kind: Kind, fields: Fields, body: bytes = b"") -> bytes:
     """Encode one message."""
     head = orjson.dumps(fields)
-    return b"".join((_HEAD.pack(_HEAD.size - 4 + len(head) + len(body), kind, len(head)), head, body))
+    return _HEAD.pack(_HEAD.size - 4 + len(head) + len(body), kind, len(head)) + head + body
 
 
 class Link(asyncio.Protocol):
@@ -74,6 +81,10 @@ class Link(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
+    async def open(self, sock: socket.socket) -> None:
+        """Speak over a connected Unix socket. Raises OSError."""
+        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=sock)
+
     def say(self, kind: Kind, fields: Fields, body: bytes = b"") -> None:
         """Send a message with the next turn of the loop. Nothing happens when the link has ended."""
         self.pass_on(encode(kind, fields, body))
@@ -87,14 +98,25 @@ class Link(asyncio.Protocol):
         self._outgoing.append(message)
         self._waiting += len(message)
 
+    def hold(self) -> None:
+        """Take no more from the other end until `release`. Idempotent."""
+        if self._transport is not None and self.is_open:
+            self._transport.pause_reading()
+
+    def release(self) -> None:
+        """Take what comes again. Idempotent."""
+        if self._transport is not None and self.is_open:
+            self._transport.resume_reading()
+
     def close(self) -> None:
-        """End the link. Idempotent."""
+        """End the link, after what has been said. Idempotent."""
         if self._transport is not None:
+            self._flush()
             self._transport.close()
 
     def _flush(self) -> None:
         outgoing, self._outgoing, self._waiting = self._outgoing, [], 0
-        if self._transport is not None and outgoing:
+        if self._transport is not None and self.is_open and outgoing:
             self._transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
 
     # From the event loop
@@ -104,21 +126,32 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         incoming = self._incoming
-        incoming += data
-        start = 0
-        while len(incoming) - start >= _HEAD.size:
-            length, kind, head = _HEAD.unpack_from(incoming, start)
-            end = start + 4 + length
-            if length > MAX_MESSAGE:
-                self.close()
-                return
-            if len(incoming) < end:
-                break
-            middle = start + _HEAD.size + head
-            fields = orjson.loads(memoryview(incoming)[start + _HEAD.size : middle])
-            self._receive(self, Kind(kind), fields, bytes(incoming[middle:end]))
-            start = end
-        del incoming[:start]
+        if incoming:
+            incoming += data
+            del incoming[: self._take(incoming)]
+        else:
+            # Nearly always messages come whole, and need not be copied together.
+            taken = self._take(data)
+            if taken < len(data):
+                incoming += memoryview(data)[taken:]
+
+    def _take(self, data: bytes | bytearray) -> int:
+        """Hand on the messages that are whole; return how many bytes they were."""
+        start, size = 0, len(data)
+        with memoryview(data) as view:
+            while size - start >= _HEAD.size:
+                length, kind, head = _HEAD.unpack_from(data, start)
+                end = start + 4 + length
+                if length > MAX_MESSAGE:
+                    self.close()
+                    return size
+                if size < end:
+                    break
+                middle = start + _HEAD.size + head
+                fields = orjson.loads(data[start + _HEAD.size : middle])
+                self._receive(self, _KINDS[kind], fields, bytes(view[middle:end]))
+                start = end
+        return start
 
     def pause_writing(self) -> None:
         """The other end is slow; whoever sends looks at `backlog`."""

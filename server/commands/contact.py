@@ -1,7 +1,7 @@
 """Contact with a server for the commands that speak and listen: one connection after another until the work is done.
 
-Laws: what can heal is tried again, with full-jitter exponential backoff; what cannot ends at once; contact lost and
-regained is said once each. Knows nothing of what is said over the connection.
+Laws: what can heal is tried again, with full-jitter exponential backoff, or when a server that restarts says; what
+cannot ends at once; contact lost and regained is said once each. Knows nothing of what is said over the connection.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ _PROVEN: Final = 10.0  # seconds after which a contact counts as regained for go
 # RFC 9110: what a server or proxy answers that is busy, starting or stopping.
 _PASSING_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _STATUSES: Final = {401: "bad or missing credentials", 403: "not allowed", 404: "no such path"}
+# What a server that restarts asks of its clients, so that they do not all come back at once.
+_RESTART: Final = 1012
+_WHEN: Final = re.compile(r"reconnect_after_ms=([0-9]{1,9})")
+_LONGEST_AWAY: Final = 300.0
 _CLOSES: Final = {1008: "not allowed", 1009: "larger than the server takes"}
 
 Say = Callable[[str], object]
@@ -151,7 +155,8 @@ async def keep_contact(
             in_silence = True
             if opened is not None and clock() - opened > _PROVEN:
                 backoff.reset()
-            await asyncio.sleep(max(backoff.next(), _retry_after(error)))
+            asked = asked_away(error)
+            await asyncio.sleep(asked if asked is not None else max(backoff.next(), _retry_after(error)))
 
 
 async def goodbye(connection: ClientConnection) -> ConnectionClosed | None:
@@ -217,6 +222,13 @@ def _close_code(error: ConnectionClosed) -> int:
 def _clean(text: str) -> str:
     """Keep what a server says from steering the terminal."""
     return re.sub(r"[^ -~]+", " ", text)[:120].strip()
+
+
+def asked_away(error: Exception) -> float | None:
+    """How many seconds a server that restarts asks us to stay away, within reason; None if it does not."""
+    close = error.rcvd if isinstance(error, ConnectionClosed) else None
+    when = _WHEN.search(close.reason) if close is not None and close.code == _RESTART else None
+    return min(int(when[1]) / 1000, _LONGEST_AWAY) if when is not None else None
 
 
 def _retry_after(error: Exception) -> float:

@@ -7,6 +7,7 @@ it is shown as down.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from server.admin.app import json_answer, only_for_this_machine
 from server.edge.recorder import CAPACITY
 from server.supervisor.crew import Crew
 from server.supervisor.tally import Tally
-from server.supervisor.worker_link import Unanswered, Worker
+from server.supervisor.worker_link import State, Unanswered, Worker
 
 # How long a worker may take to answer, so that the whole stays within 200 ms.
 WITHIN: Final = 0.12
@@ -70,8 +71,7 @@ class Board:
         return web.Response(text="Stentor, internal port.\n\n" + "\n".join(paths.split()) + "\n")
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        for worker, said in await self._ask_all("metrics"):
-            self._tally.take(worker.index, said)
+        await asyncio.gather(*(self._take_metrics(worker) for worker in self._crew.serving))
         self._tally.own = list(self._own.collect())
         body, content_type = metrics.render(self._registry, request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
@@ -80,14 +80,19 @@ class Board:
         return web.Response(text="ok\n")
 
     async def _readyz(self, request: web.Request) -> web.Response:
-        crew = self._crew
-        is_ready = bool(crew.ready) and not self._is_draining()
+        crew, now = self._crew, time.monotonic()
+        is_ready = any(not worker.is_silent(now) for worker in crew.ready) and not self._is_draining()
         state = "draining" if self._is_draining() else "ready" if is_ready else "not listening"
         workers = [
-            {"index": worker.index, "pid": worker.pid, "state": worker.state, "connections": worker.connections}
-            for worker in (*crew.workers.values(), *crew.retiring)
+            {
+                "index": worker.index,
+                "pid": worker.pid,
+                "state": "silent" if worker.is_silent(now) else worker.state,
+                "connections": worker.connections,
+            }
+            for worker in sorted(crew.serving, key=lambda worker: (worker.index, worker.pid))
         ]
-        total = sum(worker.connections for worker in crew.workers.values())
+        total = sum(worker.connections for worker in crew.serving)
         answer = {"status": state, "connections": total, "workers": workers, "restarts": crew.restarts}
         return json_answer(answer, status=200 if is_ready else 503)
 
@@ -110,9 +115,17 @@ class Board:
         found.sort(key=lambda entry: entry["at"], reverse=True)
         return json_answer({"disconnects": found[: int(limit)]})
 
+    async def _take_metrics(self, worker: Worker) -> None:
+        try:
+            said = await worker.ask("metrics", within=WITHIN)
+        except Unanswered:
+            said = None
+        if worker.state is not State.DEAD:  # what it has counted is settled then
+            self._tally.take(worker.index, said, worker.pid)
+
     async def _ask_all(self, what: str, *arguments: Any) -> list[tuple[Worker, Any]]:
         """Ask every worker; None from one that does not answer."""
-        workers = list(self._crew.workers.values())
+        workers = self._crew.serving
         answers = await asyncio.gather(
             *(worker.ask(what, *arguments, within=WITHIN) for worker in workers), return_exceptions=True
         )

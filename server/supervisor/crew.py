@@ -2,9 +2,10 @@
 
 Laws:
 - a worker listens only when it is told to, one at a time: so the order of the listening sockets is known.
-- one that dies is replaced at once; one that dies again before it has lived, later and later.
+- one stands by, to take the place of one that dies at once: to start a process takes a second, and more under load.
+- who dies soon after it began to listen, or before, is broken: its place waits, each time longer.
 - one that hangs is killed: nobody can ask it to go.
-- a worker that is replaced on purpose goes after its successor listens.
+- a worker that is replaced on purpose goes after its successor listens, and gets no new connections before it goes.
 """
 
 from __future__ import annotations
@@ -13,29 +14,40 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine
+import socket
+from collections.abc import Callable, Coroutine, Iterable
 from multiprocessing.process import BaseProcess
 from typing import Final
 
 from server.brokers.link import Fields, Kind, Link
-from server.supervisor import spread
+from server.supervisor.balance import Balance
 from server.supervisor.exchange import Exchange
-from server.supervisor.worker_link import START_WITHIN, State, Unanswered, Worker
+from server.supervisor.worker_link import STANDING_BY, START_WITHIN, State, Unanswered, Worker
 
 log = logging.getLogger("stentor.supervisor")
 
-WATCH: Final = 0.1
-BALANCE: Final = 1.0
-# A worker that lives shorter than this is broken; its successor waits, each time longer.
-LIVED: Final = 5.0
+WATCH: Final = 0.05
+# A look that comes so late tells that we have been asleep ourselves: nobody was silent.
+ASLEEP: Final = 1.0
+# A worker that dies so soon after it began to listen is broken. The second time in a row its place waits.
+LIVED: Final = 1.0
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 10.0
+# So long after the machine would not give us a process we ask again.
+NO_PROCESS_PAUSE: Final = 1.0
+# A worker that may drain for so long goes a little later.
+_GRACE: Final = 2.0
 
-Start = Callable[[int], BaseProcess]
+# Makes a process, and the supervisor's end of the socket between the two.
+Start = Callable[[], tuple[BaseProcess, socket.socket]]
+
+
+class CannotListen(OSError):
+    """The first workers cannot listen, and the next ones could not either."""
 
 
 class Crew:
-    """N workers; `start` makes the process of one, by its index."""
+    """N workers, and one that stands by; `on_gone` gets each one that has ended."""
 
     def __init__(
         self,
@@ -44,6 +56,7 @@ class Crew:
         exchange: Exchange,
         clock: Callable[[], float],
         on_gone: Callable[[Worker], object],
+        on_last_words: Callable[[Worker, Fields], object],
         drain_timeout: float,
     ) -> None:
         self.workers: dict[int, Worker] = {}
@@ -55,11 +68,16 @@ class Crew:
         self._exchange = exchange
         self._clock = clock
         self._on_gone = on_gone
+        self._on_last_words = on_last_words
         self._drain_timeout = drain_timeout
-        self._failures = 0
-        self._order = spread.Order()
-        self._spread_now: list[float] | None = None
-        self._balance_at = 0.0
+        self._spare: Worker | None = None
+        self._by_link: dict[Link, Worker] = {}
+        self._failures: dict[int, int] = {}
+        self._due: dict[int, float] = {}  # when a place may be filled again
+        self._looked_at = clock()
+        self._balance = Balance(clock)
+        self._fault = ""
+        self._was_complete = False
         self._changed = asyncio.Event()
         self._listening = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -71,18 +89,69 @@ class Crew:
         return [worker for worker in self.workers.values() if worker.state is State.READY]
 
     @property
+    def serving(self) -> list[Worker]:
+        """Everyone who has, or may have, clients."""
+        return [*self.workers.values(), *self.retiring]
+
+    @property
     def is_complete(self) -> bool:
         return len(self.ready) == self._count
 
     async def until_complete(self) -> None:
-        """Wait until all workers listen, or one of them could not."""
-        while not self.is_complete:
-            self._changed.clear()
-            await self._changed.wait()
+        """Wait until all workers listen. Raises CannotListen."""
+        await self._until(lambda: self.is_complete or bool(self._fault))
+        if self._fault:
+            raise CannotListen(self._fault)
 
     def by_link(self, link: Link) -> Worker | None:
         """Find the worker at the other end of a link."""
-        return next((worker for worker in (*self.workers.values(), *self.retiring) if worker.link is link), None)
+        return self._by_link.get(link)
+
+    @property
+    def _everyone(self) -> list[Worker]:
+        return [*self.serving, self._spare] if self._spare is not None else self.serving
+
+    # From the workers
+
+    def take(self, link: Link, kind: Kind, fields: Fields, body: bytes) -> None:
+        """Hand a worker's message to whom it concerns."""
+        worker = self._by_link.get(link)
+        if worker is None:  # it has been given up, and is told so by the end of the link
+            return
+        if kind >= Kind.PUBLISH:
+            self._exchange.take(link, kind, fields, body)
+        elif kind is Kind.BEAT:
+            self._beat(worker, fields)
+        elif kind is Kind.ANSWER:
+            worker.answer(fields)
+        elif kind is Kind.HELLO:
+            self._hello(worker)
+        elif kind is Kind.LAST_WORDS:
+            self._on_last_words(worker, fields)
+
+    def lost(self, link: Link) -> None:
+        """Take note that a worker's link has ended: its process has, or is about to."""
+        self._exchange.leave(link)
+        worker = self.by_link(link)
+        if worker is not None:
+            self._balance.leave(worker)
+
+    def _hello(self, worker: Worker) -> None:
+        assert worker.link is not None, "it has just said something"
+        worker.is_up = True
+        worker.heard_at = self._clock()
+        self._exchange.enter(worker.link)
+        if worker.index != STANDING_BY:
+            self._run(self._let_listen(worker))
+
+    def _beat(self, worker: Worker, fields: Fields) -> None:
+        worker.heard_at = self._clock()
+        worker.connections, is_leaving = fields
+        # Somebody else has told it to go.
+        if is_leaving and worker.state is State.READY and not self.is_stopping:
+            self._vacate(worker)
+            worker.state = State.RETIRING
+            self._balance.leave(worker)
 
     # Life
 
@@ -92,67 +161,41 @@ class Crew:
             self.workers[index] = self._hire(index)
         self._run(self._watch())
 
-    def hello(self, link: Link, fields: Fields) -> None:
-        """Take the first message of a worker: it is up, and may listen."""
-        index, pid = fields
-        worker = self.workers.get(index)
-        if worker is None or worker.pid != pid:
-            link.close()
-            return
-        worker.link = link
-        worker.heard_at = self._clock()
-        self._exchange.enter(link)
-        self._run(self._let_listen(worker))
-
-    def beat(self, link: Link, fields: Fields) -> None:
-        """Take note that a worker is alive."""
-        worker = self.by_link(link)
-        if worker is not None:
-            worker.heard_at = self._clock()
-            worker.connections = fields[0]
-
-    def lost(self, link: Link) -> None:
-        """Take note that a worker's link has ended: its process has, or is about to."""
-        self._exchange.leave(link)
-        worker = self.by_link(link)
-        if worker is not None:
-            self._order.leave(worker)
-            worker.link = None
-
     async def replace_all(self) -> None:
         """Replace each worker by a new one, one after the other; the old ones send their clients away."""
-        for index in range(self._count):
+        for index, old in sorted(self.workers.items()):
+            if self.workers.get(index) is not old or old.state is not State.READY:
+                continue  # a new one is there, or on its way
+            self._vacate(old)
+            self._fill(self._clock())
+            await self._until(lambda index=index: self.is_stopping or self._is_ready(index))  # type: ignore[misc]
             if self.is_stopping:
                 return
-            old = self.workers.get(index)
-            if old is None:  # it has just died, and is being replaced anyway
-                continue
-            self.retiring.add(old)
-            self.workers[index] = new = self._hire(index)
-            while new.state is State.STARTING:
-                self._changed.clear()
-                await self._changed.wait()
-            if new.state is not State.READY:
-                log.error("the successor of worker %d did not come up: the old one stays", index)
-                continue
-            await self._retire(old)
+            if old.state is State.READY:  # it may have died meanwhile
+                await self._retire(old)
 
-    async def stop(self) -> None:
-        """Tell everyone to drain, and wait until they are gone, a little longer than they may take."""
+    async def stop(self) -> bool:
+        """Tell everyone to drain, and wait a little longer than they may take; return whether all have drained."""
         self.is_stopping = True
-        everyone = [*self.workers.values(), *self.retiring]
-        for worker in everyone:
-            _signal(worker, signal.SIGTERM)
-        await self._gone(everyone, within=self._drain_timeout + 2.0)
+        self._changed.set()
+        serving = [worker for worker in self.serving if worker.state is not State.STARTING]
+        for worker in self._everyone:
+            if worker in serving:
+                _signal(worker, signal.SIGTERM)
+            else:
+                worker.process.kill()  # it has no clients
+        await self._gone(self._everyone, within=self._drain_timeout + _GRACE)
+        return all(worker.process.exitcode == 0 for worker in serving)
 
     def cut_short(self) -> None:
-        """Tell everyone a second time: they end at once."""
-        for worker in (*self.workers.values(), *self.retiring):
-            _signal(worker, signal.SIGTERM)
+        """Tell everyone that there is no time left: they end at once."""
+        for worker in self._everyone:
+            if worker.link is not None:
+                worker.link.say(Kind.ASK, [0, "cut_short", []])
 
     def kill(self) -> None:
         """End whoever is left. Idempotent."""
-        for worker in (*self.workers.values(), *self.retiring):
+        for worker in self._everyone:
             if worker.process.is_alive():
                 worker.process.kill()
             worker.process.join(1.0)
@@ -160,116 +203,160 @@ class Crew:
             task.cancel()
 
     def _hire(self, index: int) -> Worker:
-        return Worker(index, self._start(index), self._clock())
+        process, sock = self._start()
+        worker = Worker(index, process, self._clock())
+        worker.link = Link(self.take, self.lost)
+        self._by_link[worker.link] = worker
+        self._run(worker.link.open(sock))
+        return worker
 
     async def _let_listen(self, worker: Worker) -> None:
         async with self._listening:
             try:
-                await worker.ask("listen", within=START_WITHIN)
+                await worker.ask("listen", worker.index, within=START_WITHIN)
             except Unanswered as fault:
-                log.error("%s", fault)
-                worker.process.kill()
+                self._cannot_listen(worker, fault)
                 return
-            self._order.enter(worker)
             if worker.state is State.STARTING:
                 worker.state = State.READY
+                worker.ready_at = self._clock()
+                self._balance.enter(worker)
+        self._was_complete = self._was_complete or self.is_complete
         self._changed.set()
         log.info("worker %d listens, pid %d", worker.index, worker.pid)
 
+    def _cannot_listen(self, worker: Worker, fault: Unanswered) -> None:
+        worker.process.kill()
+        if fault.reason and not self._was_complete:
+            self._fault = fault.reason
+            self._changed.set()
+        elif worker.state is not State.DEAD and not self.is_stopping:
+            log.error("%s", fault)
+
     async def _retire(self, worker: Worker) -> None:
         worker.state = State.RETIRING
-        self._order.leave(worker)
+        await self._balance.shut_out(worker)
+        self._balance.leave(worker)
         try:
             await worker.ask("retire", within=2.0)
         except Unanswered:
             _signal(worker, signal.SIGTERM)
-        await self._gone([worker], within=self._drain_timeout + 2.0)
+        await self._gone([worker], within=self._drain_timeout + _GRACE)
         if worker.process.is_alive():
             worker.process.kill()
 
-    async def _gone(self, workers: list[Worker], within: float) -> None:
+    async def _gone(self, workers: Iterable[Worker], within: float) -> None:
         deadline = self._clock() + within
         # A process tells of its end to whoever polls, or to a thread: there is no event to wait for.
         while any(worker.process.is_alive() for worker in workers) and self._clock() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
+    # Watching
+
     async def _watch(self) -> None:
-        while not self.is_stopping:
-            now = self._clock()
-            for worker in list(self.retiring):
-                if not worker.process.is_alive():
-                    self.retiring.discard(worker)
-                    self._bury(worker)
-            for worker in list(self.workers.values()):
-                if not worker.process.is_alive():
-                    self._replace(worker, now)
-                elif worker.is_hung(now):
-                    log.error("worker %d has been silent for %.1f s: killed", worker.index, now - worker.heard_at)
-                    worker.process.kill()
-            if now >= self._balance_at:
-                self._balance_at = now + BALANCE
-                await self._balance()
+        while True:
+            try:
+                self.look()
+            except Exception:  # nobody else would look after them
+                log.exception("a look at the workers failed")
+            if self._balance.is_due:
+                self._run(self._balance.restore())
             await asyncio.sleep(WATCH)
 
-    def _replace(self, worker: Worker, now: float) -> None:
-        code = worker.process.exitcode
-        lived = now - worker.started_at
-        self._failures = self._failures + 1 if lived < LIVED else 0
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self._failures - 1)) if self._failures else 0.0
-        self._bury(worker)
-        self.restarts += 1
-        log.error("worker %d ended with %s after %.1f s; replaced in %.2f s", worker.index, code, lived, pause)
-        # Stands for the place until then, and is not looked at.
-        del self.workers[worker.index]
-        self._run(self._hire_later(worker.index, pause))
-
-    async def _hire_later(self, index: int, pause: float) -> None:
-        await asyncio.sleep(pause)
+    def look(self) -> None:
+        """Look after everyone once: bury the dead, kill who hangs, fill the places."""
+        now = self._clock()
+        asleep = now - self._looked_at
+        self._looked_at = now
+        for worker in self._everyone:
+            if asleep > ASLEEP:
+                worker.heard_at += asleep
+            if not worker.process.is_alive():
+                self._bury(worker, now)
+            elif worker.is_hung(now):
+                log.error("%s has been silent for %.1f s: killed", worker, now - worker.heard_at)
+                worker.process.kill()
         if not self.is_stopping:
-            self.workers[index] = self._hire(index)
+            self._fill(now)
 
-    def _bury(self, worker: Worker) -> None:
-        self._order.leave(worker)
+    def _bury(self, worker: Worker, now: float) -> None:
+        is_sudden = worker not in self.retiring and not self.is_stopping
+        lived = now - worker.ready_at if worker.state is State.READY else 0.0
+        self._vacate(worker)
+        self.retiring.discard(worker)
+        self._balance.leave(worker)
         if worker.link is not None:
             self._exchange.leave(worker.link)
+            del self._by_link[worker.link]
         worker.end()
-        worker.process.join(0)
         self._on_gone(worker)
         self._changed.set()
+        if is_sudden:
+            self._note_failure(worker, lived, now)
 
-    async def _balance(self) -> None:
-        """Give the emptier workers more of the new connections, when they differ by too much."""
-        workers = self._order.workers
-        if len(workers) < 2 or not all(isinstance(each, Worker) and each.state is State.READY for each in workers):
-            return
-        known = [each for each in workers if isinstance(each, Worker)]
-        wanted = spread.shares([worker.connections for worker in known])
-        if wanted == self._spread_now:
-            return
-        self._spread_now = wanted
+    def _note_failure(self, worker: Worker, lived: float, now: float) -> None:
+        failures = self._failures[worker.index] = self._failures.get(worker.index, 0) + 1 if lived < LIVED else 0
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures - 2, 16)) if failures > 1 else 0.0
+        self._due[worker.index] = now + pause
+        if worker.index != STANDING_BY:
+            self.restarts += 1
+        if not self._fault:
+            code = worker.process.exitcode
+            log.error("%s ended with %s, %.1f s after it listened; replaced in %.2f s", worker, code, lived, pause)
+
+    def _vacate(self, worker: Worker) -> None:
+        """Free the place of a worker that is to go, or has gone."""
+        if worker is self._spare:
+            self._spare = None
+        elif self.workers.get(worker.index) is worker:
+            del self.workers[worker.index]
+            self.retiring.add(worker)
+
+    def _fill(self, now: float) -> None:
+        for index in range(self._count):
+            if index not in self.workers and now >= self._due.get(index, 0.0):
+                worker = self._take_spare(index) or self._try_to_hire(index, now)
+                if worker is not None:
+                    self.workers[index] = worker
+        if self._spare is None and self.is_complete and now >= self._due.get(STANDING_BY, 0.0):
+            self._spare = self._try_to_hire(STANDING_BY, now)
+
+    def _try_to_hire(self, index: int, now: float) -> Worker | None:
         try:
-            await known[0].ask("spread", wanted, within=1.0)
-        except Unanswered as fault:
-            log.warning("new connections are not spread: %s", fault)
+            return self._hire(index)
+        except OSError as error:  # no memory, no process, no descriptor
+            log.error("no process for a worker: %s", error.strerror or error)
+            self._due[index] = now + NO_PROCESS_PAUSE
+            return None
+
+    def _take_spare(self, index: int) -> Worker | None:
+        worker, self._spare = self._spare, None
+        if worker is not None:
+            worker.index = index
+            if worker.is_up:
+                self._run(self._let_listen(worker))
+        return worker
+
+    # Waiting
+
+    def _is_ready(self, index: int) -> bool:
+        worker = self.workers.get(index)
+        return worker is not None and worker.state is State.READY
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
 
     def _run(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
 
-
-def take(crew: Crew, exchange: Exchange, link: Link, kind: Kind, fields: Fields, body: bytes) -> None:
-    """Hand a message of a worker's to whom it concerns."""
-    if kind is Kind.HELLO:
-        crew.hello(link, fields)
-    elif kind is Kind.BEAT:
-        crew.beat(link, fields)
-    elif kind is Kind.ANSWER:
-        worker = crew.by_link(link)
-        if worker is not None:
-            worker.answer(fields)
-    else:
-        exchange.take(link, kind, fields, body)
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.error("the supervisor failed at something", exc_info=fault)
 
 
 def _signal(worker: Worker, number: int) -> None:

@@ -2,13 +2,16 @@
 
 Laws: a publication is encoded once and goes to every worker that hears its channel, in one order; a worker gets the
 answer to its own publish after the publication itself. What waits for a worker is bounded: beyond it publications are
-dropped and counted, and once there is room the worker is told that it has lost something. A worker that is gone is
-nowhere present, and those who saw its clients come see them leave.
+dropped and counted, what it asks is left unread, and once there is room the worker is told how much it has lost. Where
+a channel is busy at one worker, publishers everywhere wait for their answers, HELD_FOR seconds at most. A worker that
+is gone is nowhere present, and those who saw its clients come see them leave.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from server.brokers.base import Attendance, BrokerError, Published, Retention, Slice, Stream, Terms
@@ -29,6 +32,8 @@ from server.core.publication import ClientInfo, Publication
 
 # What may wait for one worker. It takes megabytes a second; so much means that it hangs.
 MOST_WAITING: Final = 16 * 1024 * 1024
+# A worker that is busy for longer than that holds nobody up any more.
+HELD_FOR: Final = 1.0
 
 
 class Subscriber:
@@ -39,16 +44,20 @@ class Subscriber:
         self.channels: set[str] = set()
         self.present: dict[tuple[str, str], ClientInfo] = {}
         self.joined: dict[tuple[str, str], ClientInfo] = {}
-        self.has_lost = False
+        self.busy: dict[str, float] = {}  # channels with more than this worker can hand out, since when
+        self.lost = 0  # publications since it was told
 
 
 class Exchange:
     """See the module. An ear to the memory broker, and its mouth to the workers."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.broker = MemoryBroker(self, clock)
+    def __init__(self, clock: Callable[[], float], wall_clock: Callable[[], float] | None = None) -> None:
+        self.broker = MemoryBroker(self, clock, wall_clock=wall_clock)
         self.dropped = 0
         self.gaps = 0
+        self._clock = clock
+        self._busy_channels: Counter[str] = Counter()  # at how many workers they are
+        self._held: dict[str, list[tuple[Link, Fields]]] = {}  # answers to publishers, by busy channel
         self._subscribers: dict[Link, Subscriber] = {}
         self._by_channel: dict[str, dict[Subscriber, None]] = {}
 
@@ -57,7 +66,7 @@ class Exchange:
     def enter(self, link: Link) -> None:
         """Serve a worker."""
         self._subscribers[link] = subscriber = Subscriber(link)
-        link.on_drained = lambda: self._tell_of_losses(subscriber)
+        link.on_drained = lambda: self._drained(subscriber)
 
     def leave(self, link: Link) -> None:
         """Forget a worker, and everyone who was present there. Idempotent."""
@@ -66,6 +75,8 @@ class Exchange:
             return
         for channel in list(subscriber.channels):
             self._unsubscribe(subscriber, channel)
+        for channel in list(subscriber.busy):
+            self._relieve(subscriber, channel)
         for (channel, _), info in subscriber.present.items():
             self.broker.remove_presence(channel, info)
         for (channel, _), info in subscriber.joined.items():
@@ -74,6 +85,16 @@ class Exchange:
     def take(self, link: Link, kind: Kind, fields: Fields, body: bytes) -> None:
         """Do what a worker asks."""
         _HANDLERS[kind](self, self._subscribers[link], fields, body)
+        if link.backlog > MOST_WAITING:
+            link.hold()
+
+    def sweep(self) -> None:
+        """Do what comes once a second."""
+        self.broker.sweep()
+        due = self._clock() - HELD_FOR
+        for subscriber in self._subscribers.values():
+            for channel in [channel for channel, since in subscriber.busy.items() if since <= due]:
+                self._relieve(subscriber, channel)
 
     # From the broker
 
@@ -97,30 +118,43 @@ class Exchange:
 
     def _tell(self, subscribers: Mapping[Subscriber, None], message: bytes) -> None:
         for subscriber in subscribers:
-            if subscriber.link.backlog + len(message) > MOST_WAITING:
+            # A message that is larger than all that may wait goes out all the same: nothing would tell when it could.
+            if subscriber.link.backlog > MOST_WAITING:
                 self.dropped += 1
-                subscriber.has_lost = True
+                subscriber.lost += 1
             else:
                 subscriber.link.pass_on(message)
 
-    def _tell_of_losses(self, subscriber: Subscriber) -> None:
-        if subscriber.has_lost:
-            subscriber.has_lost = False
+    def _drained(self, subscriber: Subscriber) -> None:
+        subscriber.link.release()
+        if subscriber.lost:
+            lost, subscriber.lost = subscriber.lost, 0
             self.gaps += 1
-            subscriber.link.say(Kind.LOST, [None])
+            subscriber.link.say(Kind.LOST, [None, lost])
 
     # What workers ask
 
     def _publish(self, subscriber: Subscriber, fields: Fields, body: bytes) -> None:
         number, channel, publication, size, ttl, key, version, version_epoch = fields
-        terms = Terms(Retention(size, ttl), key, version, version_epoch)
+        if not (key or (size > 0 and ttl > 0)):
+            # Nothing of it is kept: it goes on as it came.
+            if subscribers := self._by_channel.get(channel):
+                self._tell(subscribers, encode(Kind.HEAR, [channel, "", publication], body))
+            self._answer(subscriber, channel, [number, "", 0, "", False])
+            return
 
         def done(answer: Published | BrokerError) -> None:
             assert isinstance(answer, Published), "memory can always be reached"
-            offset, epoch = answer.position
-            subscriber.link.say(Kind.ANSWER, [number, "", offset, epoch, answer.is_suppressed])
+            self._answer(subscriber, channel, [number, "", *answer.position, answer.is_suppressed])
 
+        terms = Terms(_retention(size, ttl), key, version, version_epoch)
         self.broker.publish(channel, unpack_publication(publication, body), terms, done)
+
+    def _answer(self, subscriber: Subscriber, channel: str, said: Fields) -> None:
+        if channel in self._busy_channels:
+            self._held.setdefault(channel, []).append((subscriber.link, said))
+        else:
+            subscriber.link.say(Kind.ANSWER, said)
 
     def _subscribe(self, subscriber: Subscriber, fields: Fields, body: bytes) -> None:
         number, channel = fields
@@ -132,8 +166,29 @@ class Exchange:
     def _leave_channel(self, subscriber: Subscriber, fields: Fields, body: bytes) -> None:
         self._unsubscribe(subscriber, fields[0])
 
+    def _busy(self, subscriber: Subscriber, fields: Fields, body: bytes) -> None:
+        channel, is_busy = fields
+        if not is_busy:
+            self._relieve(subscriber, channel)
+        elif channel in subscriber.channels and channel not in subscriber.busy:
+            subscriber.busy[channel] = self._clock()
+            self._busy_channels[channel] += 1
+
+    def _relieve(self, subscriber: Subscriber, channel: str) -> None:
+        if subscriber.busy.pop(channel, None) is None:
+            return
+        self._busy_channels[channel] -= 1
+        if not self._busy_channels[channel]:
+            del self._busy_channels[channel]
+            for link, said in self._held.pop(channel, ()):
+                link.say(Kind.ANSWER, said)
+
+    def _probe(self, subscriber: Subscriber, fields: Fields, body: bytes) -> None:
+        subscriber.link.say(Kind.ANSWER, [fields[0], ""])
+
     def _unsubscribe(self, subscriber: Subscriber, channel: str) -> None:
         subscriber.channels.discard(channel)
+        self._relieve(subscriber, channel)
         subscribers = self._by_channel.get(channel)
         if subscribers is None:
             return
@@ -202,6 +257,11 @@ class Exchange:
         self.broker.publish_leave(channel, info)
 
 
+@lru_cache
+def _retention(size: int, ttl: float) -> Retention:
+    return Retention(size, ttl)
+
+
 def _info(packed: Fields) -> ClientInfo:
     info = unpack_info(packed)
     assert info is not None, "who is present is somebody"
@@ -224,4 +284,6 @@ _HANDLERS: Final[dict[Kind, Callable[[Exchange, Subscriber, Fields, bytes], Any]
     Kind.PRESENCE_STATS: Exchange._presence_stats,
     Kind.JOIN: Exchange._join,
     Kind.LEAVE: Exchange._leave,
+    Kind.BUSY: Exchange._busy,
+    Kind.PROBE: Exchange._probe,
 }

@@ -1,39 +1,45 @@
 """A worker at its post under a supervisor: the house of one process, with broker and internal port next door.
 
 Laws: it listens when it is told to; it says every second that it is there; without its supervisor it sends its clients
-away and ends. SIGTERM means what it means to a process of its own; an interrupt from the terminal is the supervisor's.
+away and ends within ORPHANED. SIGTERM drains, however often it comes: who signals all processes of a service at once
+must not cut short what the supervisor tells its workers, too. Signals from the terminal are the supervisor's. What it
+has counted to its end is the last that it says.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import signal
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from server import logs
-from server.admin import debug, metrics
+from server import blueprint, logs
+from server.admin import broker_metrics, debug, metrics
+from server.admin.fields import ApiError
 from server.brokers.link import Fields, Kind, Link
 from server.brokers.local import LocalBroker
 from server.edge.closing import Close
 from server.node.node import Node
 from server.supervisor import spread
 from server.supervisor.tally import families
-from server.worker import CUT_SHORT, House, calm_the_collector, catch_signals
+from server.worker import House, calm_the_collector
 
 if TYPE_CHECKING:
     from server.config import Settings
 
 log = logging.getLogger("stentor")
 
+BEAT: Final = 1.0
+# How long clients may take to go when the supervisor has died: whoever starts it again wants the machine.
+ORPHANED: Final = 3.0
 # How many clients a second the other workers take back without effort, after one of them has sent its own away.
 RETURNS_PER_SECOND: Final = 500.0
 SOONEST_RETURN: Final = 1.0
@@ -41,35 +47,46 @@ SOONEST_RETURN: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a worker stands: its index, the supervisor's socket, and the public port that all share."""
+    """Where a worker stands: its end of the socket to the supervisor, and the public port that all share."""
 
-    index: int
-    socket: str
+    socket: socket.socket
     port: int
+
+
+class Signature(logging.Filter):
+    """Says in each line of the log which worker it is from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.index: int | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if self.index is not None:
+            record.msg = f"worker {self.index}: {record.msg}"
+        return True
 
 
 def run(settings: Settings, place: Place) -> None:
     """Work until told to stop; the process ends with the exit code."""
-    # The terminal interrupts the whole group; the supervisor decides what that means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    # The supervisor has held them until now.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
     writer = logs.start(settings.log_level, settings.log_format)
+    signature = Signature()
+    writer.addFilter(signature)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            code = runner.run(_work(settings, place))
+            code = runner.run(_work(settings, place, signature))
     finally:
         writer.close()
     raise SystemExit(code)
 
 
-async def _work(settings: Settings, place: Place) -> int:
-    signals = catch_signals(signal.SIGTERM)
-    post = Post(settings, place, signals)
-    try:
-        await post.open()
-    except OSError as error:
-        log.error("worker %d: no supervisor at its socket: %s", place.index, error.strerror or error)
-        return CUT_SHORT
+async def _work(settings: Settings, place: Place, signature: Signature) -> int:
+    post = Post(settings, place.port, signature)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, post.leave)
+    await post.open(place.socket)
     calm_the_collector()
     return await post.until_told_to_stop()
 
@@ -77,76 +94,121 @@ async def _work(settings: Settings, place: Place) -> int:
 class Post:
     """One worker and its link."""
 
-    def __init__(self, settings: Settings, place: Place, signals: asyncio.Queue[int]) -> None:
-        self._settings = settings
-        self._place = place
-        self._signals = signals
+    def __init__(self, settings: Settings, port: int, signature: Signature) -> None:
+        self._port = port
+        self._signature = signature
+        self._signals: asyncio.Queue[int] = asyncio.Queue()
+        self._is_leaving = False
         self._link = Link(self._take, self._ended)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.broker: LocalBroker
-        self.house = House(settings, self._make_broker)
+        # None when the broker is further away than the supervisor.
+        self.broker: LocalBroker | None = None
+        local = blueprint.is_in_memory(settings)
+        self.house = House(settings, self._make_broker if local else blueprint.broker(settings))
         self._registry = metrics.new_registry(self.house.listener, time.monotonic)
+        broker = self.house.node.broker
+        assert isinstance(broker, broker_metrics.Contact), "a worker's broker is never in its own memory"
+        self._registry.register(broker_metrics.BrokerCollector(broker))
+        self._api = self.house.api()
+        self._long_duties: dict[str, Callable[..., Awaitable[Any]]] = {"listen": self._listen, "api": self._call_api}
         self._duties: dict[str, Callable[..., Any]] = {
             "metrics": lambda: families(self._registry),
             "slow": lambda: debug.slow(self.house.listener, time.monotonic()),
             "disconnects": lambda most: [debug.departure(each) for each in islice(self.house.listener.recorder, most)],
             "spread": self._spread,
             "retire": self._retire,
+            "cut_short": self._cut_short,
         }
 
     def _make_broker(self, node: Node) -> LocalBroker:
-        self.broker = LocalBroker(node, self._link)
+        self.broker = LocalBroker(node, self._link, node.on_relief, time.monotonic)
         return self.broker
 
-    async def open(self) -> None:
-        """Report to the supervisor. Raises OSError."""
-        await asyncio.get_running_loop().create_unix_connection(lambda: self._link, self._place.socket)
-        self._link.say(Kind.HELLO, [self._place.index, os.getpid()])
+    async def open(self, sock: socket.socket) -> None:
+        """Report to the supervisor."""
+        await self._link.open(sock)
+        self._link.say(Kind.HELLO, [])
         self._beat()
 
     async def until_told_to_stop(self) -> int:
-        """Serve; drain at the first signal, stop at the second; return the exit code."""
-        return await self.house.until_signalled(self._signals)
+        """Serve; drain when told to; return the exit code."""
+        code = await self.house.until_signalled(self._signals)
+        self._link.say(Kind.LAST_WORDS, families(self._registry))
+        self._link.close()
+        await asyncio.sleep(0)
+        return code
+
+    def leave(self) -> None:
+        """Drain, and end. Idempotent."""
+        if not self._is_leaving:
+            self._is_leaving = True
+            self._signals.put_nowait(signal.SIGTERM)
+            self._say_alive()
 
     # Supervisor
 
     def _take(self, link: Link, kind: Kind, fields: Fields, body: bytes) -> None:
         if kind is not Kind.ASK:
-            self.broker.take(kind, fields, body)
+            if self.broker is not None:
+                self.broker.take(kind, fields, body)
             return
         number, what, arguments = fields
-        if what == "listen":
-            task = asyncio.get_running_loop().create_task(self._listen(number))
+        if what in self._long_duties:
+            task = asyncio.get_running_loop().create_task(self._do(number, what, arguments))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             return
         try:
-            result, fault = self._duties[what](*arguments), ""
-        except Exception as error:  # said to the supervisor, which logs it; the worker works on
-            log.exception("could not do %s", what)
-            result, fault = None, type(error).__name__
-        link.say(Kind.ANSWER, [number, fault, result])
-
-    async def _listen(self, number: int) -> None:
-        try:
-            await self.house.listen(self._place.port, shared=True)
-        except OSError as error:
-            self._link.say(Kind.ANSWER, [number, error.strerror or str(error), None])
+            result = self._duties[what](*arguments)
+        except Exception as error:
+            self._fail(number, what, error)
         else:
-            self._link.say(Kind.ANSWER, [number, "", None])
+            link.say(Kind.ANSWER, [number, "", result])
+
+    async def _do(self, number: int, what: str, arguments: Fields) -> None:
+        try:
+            result = await self._long_duties[what](*arguments)
+        except Exception as error:
+            self._fail(number, what, error)
+        else:
+            self._link.say(Kind.ANSWER, [number, "", result])
+
+    def _fail(self, number: int, what: str, error: Exception) -> None:
+        """Tell the supervisor, which knows what follows from it; the worker works on."""
+        if isinstance(error, OSError):
+            fault = error.strerror or str(error)
+        else:
+            log.error("could not do %s", what, exc_info=error)
+            fault = type(error).__name__
+        self._link.say(Kind.ANSWER, [number, fault, None])
 
     def _ended(self, link: Link) -> None:
-        self.broker.end()
+        if self.broker is not None:
+            self.broker.end()
         if not self.house.listener.gate.is_draining:
             log.error("the supervisor is gone: this worker ends")
-            self._retire()
+        self._retire()
+        asyncio.get_running_loop().call_later(ORPHANED, self._cut_short)
 
     def _beat(self) -> None:
         if self._link.is_open:
-            self._link.say(Kind.BEAT, [self.house.listener.gate.open, self.house.wheel.last_lag])
-            asyncio.get_running_loop().call_later(1.0, self._beat)
+            self._say_alive()
+            asyncio.get_running_loop().call_later(BEAT, self._beat)
+
+    def _say_alive(self) -> None:
+        self._link.say(Kind.BEAT, [self.house.listener.gate.open, self._is_leaving])
 
     # Duties
+
+    async def _listen(self, index: int) -> None:
+        self._signature.index = index
+        await self.house.listen(self._port, shared=True)
+
+    async def _call_api(self, name: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return {"result": await self._api.call(name, request)}
+        except ApiError as error:
+            return {"error": error.told}
 
     def _spread(self, parts: list[float] | None) -> None:
         for sock in self.house.listener.sockets:
@@ -160,4 +222,9 @@ class Post:
             return Close.RESTART, f"reconnect_after_ms={round(1000 * random.uniform(0, spread_over))}"
 
         self.house.farewell = farewell
+        self.leave()
+
+    def _cut_short(self) -> None:
+        """End now, whoever is still here."""
+        self.leave()
         self._signals.put_nowait(signal.SIGTERM)

@@ -12,20 +12,22 @@ import logging
 import multiprocessing
 import signal
 import socket
-import tempfile
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Final
 
 import uvloop
 
-from server import logs
-from server.brokers.link import Link
+from server import blueprint, logs
+from server.admin import http_api
+from server.brokers.base import Broker, Remote
 from server.edge.listener import bind, reserve
-from server.supervisor import crew as crews
 from server.supervisor import post
 from server.supervisor.board import Board
 from server.supervisor.crew import Crew
+from server.supervisor.crew_api import Counterpart, CrewApi, Deaf
 from server.supervisor.exchange import Exchange
 from server.supervisor.tally import Tally
 from server.supervisor.worker_link import START_WITHIN
@@ -39,6 +41,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("stentor.supervisor")
 
 SWEEP: Final = 1.0
+# How long workers that were told a second time may take.
+CUT_WITHIN: Final = 1.0
+# What a terminal says to all of its processes, and is the supervisor's to decide about.
+FROM_TERMINALS: Final = frozenset({signal.SIGINT, signal.SIGHUP})
 
 
 def run(settings: Settings) -> int:
@@ -53,44 +59,52 @@ def run(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> int:
     signals = catch_signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    with tempfile.TemporaryDirectory(prefix="stentor-") as folder:
-        supervisor = Supervisor(settings, str(Path(folder, "workers")))
-        try:
-            return await supervisor.serve(signals)
-        except OSError as error:
-            return cannot_listen(error)
-        finally:
-            await supervisor.close()
+    supervisor = Supervisor(settings)
+    try:
+        return await supervisor.serve(signals)
+    except OSError as error:
+        return cannot_listen(error)
+    finally:
+        await supervisor.close()
 
 
 class Supervisor:
-    """The crew, the exchange between them, and the board that shows them; workers find it at `socket_path`."""
+    """The crew, the exchange between them, and the board that shows them."""
 
-    def __init__(self, settings: Settings, socket_path: str) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._socket_path = socket_path
         self._reserved: list[socket.socket] = []
         self._processes = multiprocessing.get_context("spawn")
         self._replacing: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
-        self._links: asyncio.Server | None = None
         self.port = settings.port
-        self.exchange = Exchange(time.monotonic)
+        self.exchange = Exchange(time.monotonic, time.time)
         self.tally = Tally()
         self.crew = Crew(
             settings.workers,
             self._start_process,
             self.exchange,
             time.monotonic,
-            on_gone=lambda worker: self.tally.bury(worker.index),
+            on_gone=lambda worker: self.tally.bury(worker.index, worker.pid),
+            on_last_words=lambda worker, said: self.tally.take(worker.index, said, worker.pid),
             drain_timeout=settings.drain_timeout,
         )
+        # What the server API speaks through: the exchange's own broker, or this process's way to the one that all have.
+        local = blueprint.is_in_memory(settings)
+        self._broker: Broker = self.exchange.broker if local else blueprint.broker(settings)(Deaf())
+        api = CrewApi(
+            Counterpart(self._broker, blueprint.namespaces(settings)),
+            self.crew,
+            max_channel_length=settings.max_channel_length,
+            max_message_size=settings.max_message_size,
+        )
+        api_key = settings.api_key.get_secret_value() if settings.api_key else None
         self.board = Board(
             self.crew,
             self.tally,
             is_draining=lambda: self.crew.is_stopping,
-            guarded=settings.internal_is_loopback and settings.api_key is None,
-            routes=[],
+            guarded=settings.internal_is_loopback and api_key is None,
+            routes=http_api.routes(api, api_key=api_key, on_loopback=settings.internal_is_loopback),
         )
 
     async def serve(self, signals: asyncio.Queue[int]) -> int:
@@ -98,17 +112,15 @@ class Supervisor:
         settings = self._settings
         self._reserve()
         internal_port = await self.board.listen(settings.internal_host, settings.internal_port)
-        loop = asyncio.get_running_loop()
-        self._links = await loop.create_unix_server(
-            lambda: Link(lambda *message: crews.take(self.crew, self.exchange, *message), self.crew.lost),
-            self._socket_path,
-        )
+        if isinstance(self._broker, Remote):
+            await self._broker.start()
         self.crew.begin()
         self._sweeper = asyncio.create_task(self._sweep())
         told = asyncio.create_task(signals.get())
         complete = asyncio.create_task(self.crew.until_complete())
         await asyncio.wait((told, complete), return_when=asyncio.FIRST_COMPLETED, timeout=START_WITHIN)
         if complete.done():
+            complete.result()
             calm_the_collector()
             announce(settings, self.port, internal_port)
         complete.cancel()
@@ -124,11 +136,11 @@ class Supervisor:
             if task is not None:
                 task.cancel()
         self.crew.kill()
-        if self._links is not None:
-            self._links.close()
         for sock in self._reserved:
             sock.close()
         await self.board.stop()
+        if isinstance(self._broker, Remote):
+            await self._broker.stop()
 
     async def _stop(self, number: int, signals: asyncio.Queue[int]) -> int:
         log.info("%s: draining %d workers", signal.Signals(number).name, len(self.crew.workers))
@@ -137,9 +149,9 @@ class Supervisor:
         await asyncio.wait((stopped, again), return_when=asyncio.FIRST_COMPLETED)
         if again.done():
             self.crew.cut_short()
-            await asyncio.wait((stopped,), timeout=1.0)
+            await asyncio.wait((stopped,), timeout=CUT_WITHIN)
+        is_drained = stopped.done() and not again.done() and stopped.result()
         again.cancel()
-        is_drained = stopped.done() and all(worker.process.exitcode == 0 for worker in self.crew.workers.values())
         stopped.cancel()
         log.info("stopped" if is_drained else "stopped before everyone was gone")
         return DRAINED if is_drained else CUT_SHORT
@@ -160,13 +172,30 @@ class Supervisor:
             self._reserved.append(sock)
             self.port = sock.getsockname()[1]
 
-    def _start_process(self, index: int) -> BaseProcess:
-        place = post.Place(index, self._socket_path, self.port)
-        process = self._processes.Process(target=post.run, args=(self._settings, place), name=f"stentor-{index}")
-        process.start()
-        return process
+    def _start_process(self) -> tuple[BaseProcess, socket.socket]:
+        ours, theirs = socket.socketpair()
+        # Started along with a worker, it would let the signals through to that again.
+        with _held(FROM_TERMINALS):
+            resource_tracker.ensure_running()
+        with theirs, _held(FROM_TERMINALS):
+            place = post.Place(theirs, self.port)
+            process = self._processes.Process(target=post.run, args=(self._settings, place), name="stentor-worker")
+            process.start()
+        return process, ours
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP)
-            self.exchange.broker.sweep()
+            self.exchange.sweep()
+            if isinstance(self._broker, Remote):
+                self._broker.sweep()
+
+
+@contextmanager
+def _held(signals: frozenset[signal.Signals]) -> Iterator[None]:
+    """Keep signals from a process that is started meanwhile, until it says that it is ready for them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

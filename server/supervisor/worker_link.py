@@ -15,8 +15,11 @@ from server.brokers.link import Fields, Kind, Link
 
 # A worker says every second that it is there; what it does may take some.
 HUNG_AFTER: Final = 7.0
+SILENT_AFTER: Final = 2.5
 # Starting takes longer: everything is imported first.
 START_WITHIN: Final = 30.0
+# The index of a worker that has no place yet.
+STANDING_BY: Final = -1
 
 
 class State(StrEnum):
@@ -29,7 +32,11 @@ class State(StrEnum):
 
 
 class Unanswered(Exception):
-    """The worker did not answer in time, or could not do what it was asked."""
+    """The worker did not answer in time, or could not do what it was asked: then `reason` says why."""
+
+    def __init__(self, what: str, reason: str = "") -> None:
+        super().__init__(what)
+        self.reason = reason
 
 
 class Worker:
@@ -40,11 +47,15 @@ class Worker:
         self.process = process
         self.state = State.STARTING
         self.link: Link | None = None
+        self.is_up = False  # it has said hello
+        self.ready_at = now
         self.connections = 0
-        self.started_at = now
         self.heard_at = now
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._number = 0
+
+    def __str__(self) -> str:
+        return f"worker {self.index}" if self.index != STANDING_BY else "the worker that stands by"
 
     @property
     def pid(self) -> int:
@@ -52,13 +63,17 @@ class Worker:
 
     def is_hung(self, now: float) -> bool:
         """Tell if the worker has been silent for too long."""
-        limit = START_WITHIN if self.state is State.STARTING else HUNG_AFTER
+        limit = HUNG_AFTER if self.is_up else START_WITHIN
         return self.state is not State.DEAD and now - self.heard_at > limit
+
+    def is_silent(self, now: float) -> bool:
+        """Tell if a worker that was up has said nothing for so long that something is wrong with it."""
+        return self.is_up and now - self.heard_at > SILENT_AFTER
 
     async def ask(self, what: str, *arguments: Any, within: float) -> Any:
         """Ask the worker to do `what`, and return its answer. Raises Unanswered."""
         if self.link is None or not self.link.is_open:
-            raise Unanswered(f"worker {self.index} is not there")
+            raise Unanswered(f"{self} is not there")
         self._number += 1
         number = self._number
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -68,7 +83,7 @@ class Worker:
             async with asyncio.timeout(within):
                 return await future
         except TimeoutError:
-            raise Unanswered(f"worker {self.index} did not answer in time") from None
+            raise Unanswered(f"{self} did not answer in time") from None
         finally:
             self._asked.pop(number, None)
 
@@ -79,14 +94,16 @@ class Worker:
         if future is None or future.done():
             return
         if fault:
-            future.set_exception(Unanswered(f"worker {self.index}: {fault}"))
+            future.set_exception(Unanswered(f"{self}: {fault}", fault))
         else:
             future.set_result(result)
 
     def end(self) -> None:
-        """Answer what is still asked. Idempotent."""
+        """Answer what is still asked, and end the link. Idempotent."""
         self.state = State.DEAD
+        if self.link is not None:
+            self.link.close()
         self.link = None
         for future in self._asked.values():
             if not future.done():
-                future.set_exception(Unanswered(f"worker {self.index} is gone"))
+                future.set_exception(Unanswered(f"{self} is gone"))

@@ -34,6 +34,7 @@ def publish(session: CentrifugeSession, command: commands.Publish, answer: Answe
     info = place.info if place is not None else ClientInfo(session.user, session.client, session.identity.info)
 
     def done(result: Published | BrokerError) -> None:
+        session.broker_answered()
         if isinstance(result, BrokerError):
             answer(codes.ERROR_INTERNAL)
             return
@@ -41,6 +42,7 @@ def publish(session: CentrifugeSession, command: commands.Publish, answer: Answe
         if not result.keeps_up:
             session.hold_until_relief(channel)
 
+    session.asks_broker()
     node.publish(channel, to_publication(command.data, info=info), done)
 
 

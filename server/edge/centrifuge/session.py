@@ -56,8 +56,8 @@ class CentrifugeSession:
     """See the module. `admitted` is who the client was found to be at the upgrade, if it showed credentials then."""
 
     __slots__ = (
-        "_admitted", "_connection", "_said", "_said_bytes", "_state", "_waiting", "_was_on", "client", "codec",
-        "identity", "outbox", "places", "service",
+        "_admitted", "_connection", "_said", "_said_bytes", "_state", "_unanswered", "_waiting", "_was_on", "client",
+        "codec", "identity", "outbox", "places", "service",
     )  # fmt: skip
 
     dialect = "centrifuge"

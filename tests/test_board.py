@@ -1,0 +1,135 @@
+"""The internal port of many workers: what it says of them, and that it waits for none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from server.supervisor.board import Board
+from server.supervisor.tally import Tally
+from server.supervisor.worker_link import State, Unanswered, Worker
+
+
+class Asked(Worker):
+    """A worker with its answers; None for what it never answers."""
+
+    def __init__(self, index: int, pid: int, **answers: Any) -> None:
+        super().__init__(index, cast(Any, SimpleNamespace(pid=pid)), 0.0)
+        self.state, self.connections = State.READY, 10 * pid
+        self.answers = answers
+
+    async def ask(self, what: str, *arguments: Any, within: float) -> Any:
+        if self.answers.get(what) is None:
+            await asyncio.sleep(within)
+            raise Unanswered("in time")
+        return self.answers[what][: arguments[0]] if arguments else self.answers[what]
+
+
+def sent(count: float) -> list[Any]:
+    return [["stentor_messages_sent", "counter", "Sent.", [["stentor_messages_sent_total", {}, count]]]]
+
+
+class Office:
+    def __init__(self) -> None:
+        self.crew = SimpleNamespace(workers={}, retiring=set(), restarts=3, ready=[], serving=[], is_stopping=False)
+        self.tally = Tally()
+        self.board = Board(
+            cast(Any, self.crew), self.tally, is_draining=lambda: self.crew.is_stopping, guarded=True, routes=[]
+        )
+        self.session: aiohttp.ClientSession
+
+    def hire(self, *workers: Asked, retiring: Asked | None = None) -> None:
+        self.crew.workers = {worker.index: worker for worker in workers}
+        self.crew.retiring = {retiring} if retiring else set()
+        self.crew.serving = [*workers, *self.crew.retiring]
+        self.crew.ready = [worker for worker in workers if worker.state is State.READY]
+
+    async def get(self, path: str, **headers: str) -> tuple[int, Any]:
+        async with self.session.get(path, headers=headers) as answer:
+            is_json = answer.content_type == "application/json"
+            return answer.status, await answer.json() if is_json else await answer.text()
+
+    async def metrics(self) -> dict[tuple[str, str], float]:
+        _, text = await self.get("/metrics")
+        return {
+            (sample.name, sample.labels["worker"]): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+
+@pytest.fixture
+async def office() -> AsyncIterator[Office]:
+    office = Office()
+    port = await office.board.listen("127.0.0.1", 0)
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as office.session:
+        yield office
+    await office.board.stop()
+    await office.board.stop()
+
+
+async def test_it_is_ready_when_a_worker_is(office: Office) -> None:
+    status, answer = await office.get("/readyz")
+    assert (status, answer["status"], answer["workers"]) == (503, "not listening", [])
+    office.hire(Asked(1, 2), Asked(0, 1))
+    status, answer = await office.get("/readyz")
+    assert (status, answer["status"], answer["connections"], answer["restarts"]) == (200, "ready", 30, 3)
+    assert [(each["index"], each["pid"], each["state"]) for each in answer["workers"]] == [
+        (0, 1, "ready"),
+        (1, 2, "ready"),
+    ]
+    office.crew.is_stopping = True
+    assert (await office.get("/readyz"))[0] == 503
+
+
+async def test_a_silent_worker_is_shown_as_such(office: Office) -> None:
+    silent, well = Asked(0, 1), Asked(1, 2)
+    silent.is_up = True  # and was heard when the machine started
+    office.hire(silent, well)
+    status, answer = await office.get("/readyz")
+    assert (status, [each["state"] for each in answer["workers"]]) == (200, ["silent", "ready"])
+    office.hire(silent)
+    assert (await office.get("/readyz"))[0] == 503
+
+
+async def test_one_scrape_has_all_and_waits_for_nobody(office: Office) -> None:
+    office.hire(Asked(0, 1, metrics=sent(5)), Asked(1, 2), retiring=Asked(0, 3, metrics=sent(100)))
+    found = await office.metrics()
+    assert found["stentor_messages_sent_total", "0"] == 105
+    assert (found["stentor_worker_up", "0"], found["stentor_worker_up", "1"]) == (1, 0)
+    assert any(worker == "supervisor" for _, worker in found)
+
+
+async def test_what_a_worker_said_is_settled_when_it_has_ended(office: Office) -> None:
+    dying = Asked(0, 1, metrics=sent(5))
+    office.hire(dying)
+    await office.metrics()
+    office.tally.bury(0, 1)
+    dying.state = State.DEAD
+    assert (await office.metrics())["stentor_messages_sent_total", "0"] == 5
+
+
+async def test_the_slowest_and_the_latest_of_all(office: Office) -> None:
+    office.hire(
+        Asked(0, 1, slow=[{"queue_bytes": 5}], disconnects=[{"at": 1.0}, {"at": 3.0}]),
+        Asked(1, 2, slow=[{"queue_bytes": 9}], disconnects=[{"at": 2.0}]),
+        Asked(2, 3),
+    )
+    _, slow = await office.get("/debug/slow")
+    assert slow == {"clients": [{"worker": 1, "queue_bytes": 9}, {"worker": 0, "queue_bytes": 5}]}
+    _, left = await office.get("/debug/disconnects")
+    assert [entry["at"] for entry in left["disconnects"]] == [3.0, 2.0, 1.0]
+    _, left = await office.get("/debug/disconnects?limit=1")
+    assert left == {"disconnects": [{"worker": 1, "at": 2.0}]}
+    assert (await office.get("/debug/disconnects?limit=many"))[0] == 400
+
+
+async def test_it_lives_and_says_what_it_has(office: Office) -> None:
+    assert await office.get("/healthz") == (200, "ok\n")
+    assert "/readyz" in (await office.get("/"))[1]
