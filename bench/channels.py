@@ -15,6 +15,8 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,8 @@ class Client(asyncio.Protocol):
     def __init__(self, port: int, hello: bytes, tally: Tally) -> None:
         self._handshake = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/connection/websocket"))
         self._hello = hello
-        self._tally = tally
+        self.tally = tally
+        self.all = b""  # what it heard first
         self._is_open = False
 
     def connection_made(self, transport: Any) -> None:
@@ -41,11 +44,17 @@ class Client(asyncio.Protocol):
         transport.writelines(self._handshake.data_to_send())
 
     def data_received(self, data: bytes) -> None:
-        tally = self._tally
         if not self._is_open:
             self._is_open = b"101" in data
             self.say(self._hello)
             return
+        if len(self.all) < 1000:
+            self.all += data
+        self.heard(data)
+
+    def heard(self, data: bytes) -> None:
+        """Count what came."""
+        tally = self.tally
         tally.reads += 1
         tally.subscribed += data.count(b'"subscribe":')
         tally.delivered += data.count(b'"pub":{')
@@ -75,32 +84,42 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(clients: int, channels: int, each: int, rate: int, seconds: float) -> str:
-    """Start a server on one core, load it from another, and say what it cost."""
+@contextmanager
+def serving(*options: str) -> Iterator[tuple[int, int]]:
+    """Run a server on the first core, with this process on the last; its port and its process."""
     command = [
         sys.executable, "-m", "server", "--port", "0", "--internal-port", "0", "--message-rate", "0",
-        "--ping-interval", "3600", "--log-level", "error",
+        "--ping-interval", "3600", "--log-level", "error", *options,
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(process.pid, {cores[0]})
-    os.sched_setaffinity(0, {cores[-1]})
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(process.pid, {min(cores)})
+    os.sched_setaffinity(0, {max(cores)})
     try:
         assert process.stdout is not None
-        port = next(int(found[1]) for line in process.stdout if (found := re.search(r"ws://\S+:(\d+)/", line)))
-        tally, before, published = uvloop.run(_load(port, process.pid, clients, channels, each, rate, seconds))
-        spent, expected = cpu(process.pid) - before, published * clients * each // channels
-        late = sorted(tally.late)
-        return (
-            f"{clients} clients on {each} of {channels} channels, {rate} publications/s: "
-            f"{tally.delivered:,} deliveries ({tally.delivered / expected:.4f} of those expected), "
-            f"{spent / tally.delivered * 1e6:.2f} us CPU for each, "
-            f"{tally.delivered / tally.reads:.1f} per read, p50 {late[len(late) // 2] / 1e6:.1f} ms, "
-            f"p99 {late[int(len(late) * 0.99)] / 1e6:.1f} ms"
+        yield (
+            next(int(found[1]) for line in process.stdout if (found := re.search(r"ws://\S+:(\d+)/", line))),
+            process.pid,
         )
     finally:
+        os.sched_setaffinity(0, cores)
         process.terminate()
         process.wait()
+
+
+def measure(clients: int, channels: int, each: int, rate: int, seconds: float) -> str:
+    """Load a server, and say what it cost."""
+    with serving() as (port, pid):
+        tally, before, published = uvloop.run(_load(port, pid, clients, channels, each, rate, seconds))
+        spent, expected = cpu(pid) - before, published * clients * each // channels
+    late = sorted(tally.late)
+    return (
+        f"{clients} clients on {each} of {channels} channels, {rate} publications/s: "
+        f"{tally.delivered:,} deliveries ({tally.delivered / expected:.4f} of those expected), "
+        f"{spent / tally.delivered * 1e6:.2f} us CPU for each, "
+        f"{tally.delivered / tally.reads:.1f} per read, p50 {late[len(late) // 2] / 1e6:.1f} ms, "
+        f"p99 {late[int(len(late) * 0.99)] / 1e6:.1f} ms"
+    )
 
 
 async def _load(

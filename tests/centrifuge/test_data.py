@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.core.publication import ClientInfo, Publication
+from server.dialects.centrifuge import json_codec
 from server.dialects.centrifuge.data import MAX_DEPTH, is_json, json_tags, json_text, raw_payload, to_publication
+from server.dialects.centrifuge.replies import HistoryResult
 from tests.centrifuge.laws import LAW
 
 DEEPEST = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
@@ -105,3 +107,20 @@ def test_any_raw_text_is_json_to_json_subscribers(text: str) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_raw_subscribers_get_the_text_of_a_json_string(text: str) -> None:
     assert raw_payload(to_publication(json.dumps(text).encode())) == text.encode()
+
+
+def test_what_many_read_is_encoded_once_and_little_of_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = json_codec._Kept()
+    first, same = Publication(b"1", offset=1, is_json=True), Publication(b"1", offset=1, is_json=True)
+    assert kept.encode(first) is kept.encode(first)
+    assert kept.encode(first) is not kept.encode(same), "what is equal need not be the same, tags apart"
+    assert json_codec.encode_reply(1, HistoryResult((first, same), "e", 1)) == (
+        b'{"id":1,"history":{"publications":[{"data":1,"offset":1},{"data":1,"offset":1}],"epoch":"e","offset":1}}'
+    )
+    kept.encode(Publication(bytes(json_codec.MOST_KEPT_BYTES + 1), is_binary=True))
+    assert len(kept) == 2
+    monkeypatch.setattr(json_codec, "MOST_KEPT", 10)
+    many = [Publication(b"%d" % number) for number in range(100)]
+    for publication in many:
+        kept.encode(publication)
+        assert len(kept) <= 10

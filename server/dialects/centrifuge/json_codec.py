@@ -30,6 +30,10 @@ opcode: Final = TEXT
 
 Fields = dict[str, Any]
 
+# What is kept of encoded publications for those who read them next: no more than some 20 MB.
+MOST_KEPT: Final = 4096
+MOST_KEPT_BYTES: Final = 2048
+
 
 def decode(payload: bytes, max_commands: int) -> list[Command]:
     """Decode a frame's payload: commands, one per line. Raises BadCommands; see `codec.Codec`."""
@@ -108,6 +112,33 @@ def _publication(publication: Publication) -> Fields:
     return {"data": Fragment(json_text(publication)), **_around_data(publication)}
 
 
+class _Kept:
+    """Publications that are read again and again, encoded once: many clients that come back have missed the same.
+
+    Law: holds at most MOST_KEPT of at most MOST_KEPT_BYTES each; what is found is of the very object that is asked for.
+    """
+
+    def __init__(self) -> None:
+        self._encoded: dict[int, tuple[Publication, Fragment]] = {}
+
+    def encode(self, publication: Publication) -> Fragment:
+        found = self._encoded.get(id(publication))
+        if found is not None and found[0] is publication:
+            return found[1]
+        encoded = Fragment(orjson.dumps(_publication(publication)))
+        if len(publication.payload) <= MOST_KEPT_BYTES:
+            if len(self._encoded) >= MOST_KEPT:
+                self._encoded.clear()
+            self._encoded[id(publication)] = publication, encoded
+        return encoded
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+
+_kept: Final = _Kept()
+
+
 def _delta_publication(publication: Publication, delta: bytes | None) -> Fields:
     if delta is None:
         return {"data": json_text(publication).decode(), **_around_data(publication)}
@@ -154,7 +185,7 @@ def _connect(result: replies.ConnectResult) -> Fields:
 
 
 def _subscribe(result: replies.SubscribeResult) -> Fields:
-    publication: Callable[[Publication], Fields] = _publication
+    publication: Callable[[Publication], Fields | Fragment] = _kept.encode
     if result.delta:
         publication = lambda full: _delta_publication(full, None)  # noqa: E731  (a name for one of two)
     return _without_zeros(
@@ -181,7 +212,7 @@ def _presence_stats(result: replies.PresenceStatsResult) -> Fields:
 
 
 def _history(result: replies.HistoryResult) -> Fields:
-    publications = [_publication(publication) for publication in result.publications]
+    publications = [_kept.encode(publication) for publication in result.publications]
     return {"publications": publications, "epoch": result.epoch, "offset": result.offset}
 
 
