@@ -85,7 +85,7 @@ def forged_hmac(claims: dict[str, Any], longest: int) -> dict[str, str]:
         "nbf true": hs({"nbf": True}),
         "nbf infinite": hs({"nbf": float("inf")}),
         "iat in the future": hs({"iat": FUTURE - 1}),
-        "iat in a minute": hs({"iat": time.time() + 60}),
+        "iat in an hour": hs({"iat": time.time() + 3600}),
         "iat a string": hs({"iat": "1"}),
         "sub a number": hs({"sub": 7}),
         "sub null": hs({"sub": None}),
