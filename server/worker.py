@@ -68,8 +68,7 @@ async def _serve(settings: Settings) -> int:
     try:
         house = House(settings, blueprint.broker(settings))
     except blueprint.Impossible as fault:
-        print(f"stentor: {fault}", file=sys.stderr)
-        return CANNOT_LISTEN
+        return cannot_build(fault)
     internal = house.internal()
     try:
         internal_port = await internal.listen(settings.internal_host, settings.internal_port)
@@ -90,6 +89,12 @@ def catch_signals(*numbers: int) -> asyncio.Queue[int]:
     for number in numbers:
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
     return signals
+
+
+def cannot_build(fault: blueprint.Impossible) -> int:
+    """Say what the settings ask for in vain; return the exit code for it."""
+    print(f"stentor: {fault}", file=sys.stderr)
+    return CANNOT_LISTEN
 
 
 def cannot_listen(error: OSError) -> int:

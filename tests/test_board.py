@@ -39,8 +39,14 @@ class Office:
     def __init__(self) -> None:
         self.crew = SimpleNamespace(workers={}, retiring=set(), restarts=3, ready=[], serving=[], is_stopping=False)
         self.tally = Tally()
+        self.broker_is_up = True
         self.board = Board(
-            cast(Any, self.crew), self.tally, is_draining=lambda: self.crew.is_stopping, guarded=True, routes=[]
+            cast(Any, self.crew),
+            self.tally,
+            is_draining=lambda: self.crew.is_stopping,
+            broker_is_up=lambda: self.broker_is_up,
+            guarded=True,
+            routes=[],
         )
         self.session: aiohttp.ClientSession
 
@@ -133,3 +139,12 @@ async def test_the_slowest_and_the_latest_of_all(office: Office) -> None:
 async def test_it_lives_and_says_what_it_has(office: Office) -> None:
     assert await office.get("/healthz") == (200, "ok\n")
     assert "/readyz" in (await office.get("/"))[1]
+
+
+async def test_without_its_broker_it_is_not_ready(office: Office) -> None:
+    office.hire(Asked(0, 10))
+    office.crew.ready[0].heard_at = float("inf")
+    assert (await office.get("/readyz"))[0] == 200
+    office.broker_is_up = False
+    status, said = await office.get("/readyz")
+    assert (status, said["status"]) == (503, "degraded")

@@ -39,6 +39,24 @@ def test_raw(publication: Publication, frame: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "frame"),
+    [
+        ("hello", b"\x81\x05hello"),
+        ("é", b"\x81\x02\xc3\xa9"),
+        ("", b"\x81\x00"),
+        ("null", b"\x81\x04null"),
+        (None, b"\x81\x04null"),
+        (True, b"\x81\x04true"),
+        (1.5, b"\x81\x031.5"),
+        ([1, "é"], b'\x81\x08[1,"\xc3\xa9"]'),
+        ({"a": {"b": []}}, b'\x81\x0e{"a":{"b":[]}}'),
+    ],
+)
+def test_to_raw_a_json_string_is_its_text_and_any_other_value_its_json(data: object, frame: bytes) -> None:
+    assert RAW.encode("news", text(orjson.dumps(data), is_json=True)) == frame
+
+
+@pytest.mark.parametrize(
     ("publication", "message"),
     [
         (text(b"hello"), b'{"push":{"channel":"news","pub":{"data":"hello"}}}'),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from websockets.frames import Frame, Opcode
 
-from server.core.frames import BINARY, PING, PONG, TEXT, encode_frame, frame_size
+from server.core.frames import BINARY, PING, PONG, TEXT, encode_frame
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,6 @@ def test_a_frame_is_these_bytes(opcode: int, payload: bytes, header: bytes) -> N
 def test_the_library_writes_the_same(opcode: Opcode, size: int) -> None:
     payload = bytes(index % 251 for index in range(size))
     assert encode_frame(opcode, payload) == Frame(opcode, payload).serialize(mask=False)
-
-
-@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536])
-def test_the_size_of_a_frame_is_known_without_it(size: int) -> None:
-    assert frame_size(size) == len(encode_frame(BINARY, bytes(size)))
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, type("Subclass", (bytes,), {})])

@@ -55,6 +55,7 @@ TWINS: Final = {
     ),
     "server.brokers.base": ("test_memory.py", "values and protocols, in the hands of a broker"),
     "server.admin.node_api": ("test_api_clients.py", "what the API does with clients, and what it tells of them"),
+    "server.admin.port": ("test_app.py", "seen in the port of one process, and in that of many (test_board.py)"),
     "server.blueprint": ("test_config.py", "what becomes of each option"),
     "server.config": ("test_config.py", "the settings are read and judged as a whole"),
 }

@@ -29,8 +29,3 @@ def encode_frame(opcode: int, payload: bytes | bytearray | memoryview) -> bytes:
     else:
         header = pack("!BBQ", _FIN | opcode, 127, size)
     return header + payload
-
-
-def frame_size(payload_size: int) -> int:
-    """Return the size of the frame of a payload, in bytes."""
-    return payload_size + (2 if payload_size < 126 else 4 if payload_size < 65536 else 10)

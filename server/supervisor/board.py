@@ -15,8 +15,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 
 from server.admin import debug, metrics
-from server.admin.app import json_answer, only_for_this_machine
-from server.edge.recorder import CAPACITY
+from server.admin.port import Handler, Port, json_answer, limit_of
 from server.supervisor.crew import Crew
 from server.supervisor.tally import Tally
 from server.supervisor.worker_link import State, Unanswered, Worker
@@ -26,49 +25,35 @@ WITHIN: Final = 0.12
 
 
 class Board:
-    """The internal port. `is_draining` tells if the server is on its way out."""
+    """The internal port. `is_draining` tells if the server is on its way out, `broker_is_up` if it can be reached."""
 
     def __init__(
-        self, crew: Crew, tally: Tally, *, is_draining: Callable[[], bool], guarded: bool, routes: list[web.RouteDef]
+        self,
+        crew: Crew,
+        tally: Tally,
+        *,
+        is_draining: Callable[[], bool],
+        broker_is_up: Callable[[], bool],
+        guarded: bool,
+        routes: list[web.RouteDef],
     ) -> None:
         self._crew = crew
         self._tally = tally
         self._is_draining = is_draining
+        self._broker_is_up = broker_is_up
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._registry.register(tally)
         self._own = CollectorRegistry()
         ProcessCollector(registry=self._own)
-        self._app = web.Application(
-            client_max_size=4 * 1024 * 1024, middlewares=[only_for_this_machine] if guarded else []
-        )
-        self._app.add_routes(
-            [
-                web.get("/", self._index),
-                web.get("/metrics", self._metrics),
-                web.get("/healthz", self._healthz),
-                web.get("/readyz", self._readyz),
-                web.get("/debug/slow", self._slow),
-                web.get("/debug/disconnects", self._disconnects),
-                *routes,
-            ]
-        )
-        self._runner = web.AppRunner(self._app, handle_signals=False, access_log=None, shutdown_timeout=1.0)
-
-    async def listen(self, host: str, port: int) -> int:
-        """Accept on `host`, on a free port when 0; return the port. Raises OSError."""
-        await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
-        bound: int = self._runner.addresses[0][1]
-        return bound
-
-    async def stop(self) -> None:
-        """Close the port. Idempotent."""
-        await self._runner.cleanup()
-
-    async def _index(self, request: web.Request) -> web.Response:
-        paths = "/metrics /healthz /readyz /debug/slow /debug/disconnects /api/…"
-        return web.Response(text="Stentor, internal port.\n\n" + "\n".join(paths.split()) + "\n")
+        pages: dict[str, Handler] = {
+            "/metrics": self._metrics,
+            "/readyz": self._readyz,
+            "/debug/slow": self._slow,
+            "/debug/disconnects": self._disconnects,
+        }
+        port = Port(pages, routes, guarded=guarded)
+        self.listen, self.stop = port.listen, port.stop
 
     async def _metrics(self, request: web.Request) -> web.Response:
         await asyncio.gather(*(self._take_metrics(worker) for worker in self._crew.serving))
@@ -76,13 +61,13 @@ class Board:
         body, content_type = metrics.render(self._registry, request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
-    async def _healthz(self, request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
     async def _readyz(self, request: web.Request) -> web.Response:
         crew, now = self._crew, time.monotonic()
-        is_ready = any(not worker.is_silent(now) for worker in crew.ready) and not self._is_draining()
-        state = "draining" if self._is_draining() else "ready" if is_ready else "not listening"
+        is_listening = any(not worker.is_silent(now) for worker in crew.ready) and not self._is_draining()
+        is_ready = is_listening and self._broker_is_up()
+        state = "draining" if self._is_draining() else "not listening" if not is_listening else "degraded"
+        if is_ready:
+            state = "ready"
         workers = [
             {
                 "index": worker.index,
@@ -104,16 +89,14 @@ class Board:
         return json_answer({"clients": clients[: debug.MOST_SLOW]})
 
     async def _disconnects(self, request: web.Request) -> web.Response:
-        limit = request.query.get("limit", str(CAPACITY))
-        if not limit.isdecimal() or len(limit) > 9:
-            return json_answer({"error": "limit: a number is needed"}, status=400)
+        limit = limit_of(request)
         found = [
             {"worker": worker.index, **entry}
-            for worker, said in await self._ask_all("disconnects", int(limit))
+            for worker, said in await self._ask_all("disconnects", limit)
             for entry in said or []
         ]
         found.sort(key=lambda entry: entry["at"], reverse=True)
-        return json_answer({"disconnects": found[: int(limit)]})
+        return json_answer({"disconnects": found[:limit]})
 
     async def _take_metrics(self, worker: Worker) -> None:
         try:

@@ -31,7 +31,7 @@ from server.supervisor.crew_api import Counterpart, CrewApi, Deaf
 from server.supervisor.exchange import Exchange
 from server.supervisor.tally import Tally
 from server.supervisor.worker_link import START_WITHIN
-from server.worker import CUT_SHORT, DRAINED, announce, calm_the_collector, cannot_listen, catch_signals
+from server.worker import CUT_SHORT, DRAINED, announce, calm_the_collector, cannot_build, cannot_listen, catch_signals
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -59,7 +59,10 @@ def run(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> int:
     signals = catch_signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    supervisor = Supervisor(settings)
+    try:
+        supervisor = Supervisor(settings)
+    except blueprint.Impossible as fault:
+        return cannot_build(fault)
     try:
         return await supervisor.serve(signals)
     except OSError as error:
@@ -103,6 +106,7 @@ class Supervisor:
             self.crew,
             self.tally,
             is_draining=lambda: self.crew.is_stopping,
+            broker_is_up=lambda: self._broker.is_up,
             guarded=settings.internal_is_loopback and api_key is None,
             routes=http_api.routes(api, api_key=api_key, on_loopback=settings.internal_is_loopback),
         )

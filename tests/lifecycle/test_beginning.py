@@ -45,3 +45,13 @@ def test_an_output_that_takes_nothing(output: str, tmp_path: Path) -> None:
         process.kill()
         process.wait()
     assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_broker_that_cannot_be_is_one_line(workers: str) -> None:
+    done = subprocess.run(
+        [*COMMAND, "--workers", workers, "--broker", "redis://:secret@127.0.0.1/zero"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "stentor: broker: the database must be a number\n"
