@@ -35,6 +35,7 @@ from server.edge.heartbeat import Wheel
 from server.edge.listener import Farewell, Listener, goodbye
 from server.edge.recorder import Recorder
 from server.edge.sessions import Sessions
+from server.edge.turnstile import Turnstile
 from server.node.audience import Lane
 from server.node.chores import Chores
 from server.node.node import Node
@@ -161,6 +162,7 @@ class House:
             gate=blueprint.gate(settings, counters, service.credentials, service.permissions, clock()),
             wheel=self.wheel,
             recorder=Recorder(),
+            turnstile=service.turnstile,
             clock=clock,
         )
         self.chores = Chores(
@@ -250,6 +252,7 @@ def _service(settings: Settings, node: Node, clock: Callable[[], float]) -> Serv
         subscription_tokens=subscription_tokens,
         clock=clock,
         wall_clock=time.time,
+        turnstile=Turnstile(asyncio.get_running_loop().call_soon),
         max_channels=settings.max_channels_per_client,
         max_channel_length=settings.max_channel_length,
         # An SDK counts in whole seconds, and 0 would mean that there are none.

@@ -26,6 +26,7 @@ from server.edge.recorder import Recorder
 from server.edge.session import RAW
 from server.edge.sessions import Sessions
 from server.edge.static import Asset
+from server.edge.turnstile import Turnstile
 from server.node.audience import Lane
 from server.node.namespaces import ChannelOptions, Namespaces
 from server.node.node import Node
@@ -132,6 +133,7 @@ def house(
     limits: LagLimits | None = None,
     *,
     loop: Any = None,
+    per_turn: int = 1_000_000,
     clock: Clock | None = None,
     budget: int = 1 << 30,
     fanout_slice: int = 512,
@@ -209,6 +211,7 @@ def house(
         subscription_tokens=subscription_tokens or NoSubscriptionTokens(),
         clock=clock,
         wall_clock=wall_clock,
+        turnstile=Turnstile(loop.call_soon, per_turn),
         max_channels=max_channels,
         max_channel_length=max_channel_length,
         version="Stentor test",
@@ -236,6 +239,13 @@ def house(
     )
     terms = Terms(message_rate=message_rate, max_message_size=max_message_size)
     listener = Listener(
-        terms, node=node, sessions=Sessions(service), gate=gate, wheel=wheel, recorder=Recorder(), clock=clock
+        terms,
+        node=node,
+        sessions=Sessions(service),
+        gate=gate,
+        wheel=wheel,
+        recorder=Recorder(),
+        turnstile=service.turnstile,
+        clock=clock,
     )
     return House(listener, service, clock, loop, evicted, observed, reports, gaps)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 PARSE_BYTES: Final = 4096
 
 # As long as one of these holds, not even what was read already is looked at.
-_BUSY: Final = Hold.UNREAD | Hold.UNANSWERED
+_BUSY: Final = Hold.UNREAD | Hold.UNANSWERED | Hold.QUEUING
 
 _RESET: Final = pack("ii", 1, 0)  # struct linger: on, 0 seconds
 
@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_cause", "_finishing", "_foreword", "_handshake", "_holds", "_intake", "_listener", "_outlet", "_protocol",
-        "_rest", "_session", "accepted_at", "address", "is_leaving", "opened_at", "pinged_at", "place", "rtt",
+        "_rest", "_session", "accepted_at", "address", "is_leaving", "is_new", "opened_at", "pinged_at", "place", "rtt",
         "transport",
     )  # fmt: skip
 
@@ -73,6 +73,7 @@ class Connection(asyncio.Protocol):
         self._finishing: Cause | None = None
         self._cause: Cause | None = None
         self.is_leaving = False  # we have said goodbye, or are about to: what the client says is not looked at
+        self.is_new = True  # until it is open and has said who it is, where that is asked
         self.accepted_at = 0.0
         self.opened_at = 0.0
         self.address = ""
@@ -99,6 +100,11 @@ class Connection(asyncio.Protocol):
     def has_unread(self) -> bool:
         """Whether the client has not taken yet what it asked for."""
         return bool(self._holds & Hold.UNREAD)
+
+    @property
+    def is_queuing(self) -> bool:
+        """Whether it has said something that nobody had the time to look at yet."""
+        return bool(self._holds & Hold.QUEUING)
 
     @property
     def session(self) -> Session | None:
@@ -128,7 +134,23 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._rest:
             self._rest += data
+        elif self.is_new and not self._listener.turnstile.try_pass():
+            self._rest = data
+            self.hold_reading(Hold.QUEUING)
+            self._listener.turnstile.wait(self._come_in)
+        else:
+            self._take(data)
+
+    def _come_in(self) -> None:
+        self._holds &= ~Hold.QUEUING
+        data, self._rest = self._rest, b""
+        if self.transport.is_closing():
             return
+        if not self._holds:
+            self.transport.resume_reading()
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
         try:
             for start in range(0, len(data), PARSE_BYTES):
                 self._receive(data[start : start + PARSE_BYTES])
@@ -246,6 +268,7 @@ class Connection(asyncio.Protocol):
     def _open(self, admission: Admission) -> None:
         listener = self._listener
         self._answer()
+        self.is_new = False
         session = self._session = listener.new_session(self, admission)
         listener.gate.enter(self.address)
         self._intake = Intake(self, session, listener.counters, listener.message_rate)
@@ -259,10 +282,12 @@ class Connection(asyncio.Protocol):
 
     def await_introduction(self) -> None:
         """End the connection as STALE unless it is `introduced` within the time for a handshake. Idempotent."""
+        self.is_new = True
         self._listener.wheel.connecting.add(self, self._listener.clock())
 
     def introduced(self) -> None:
         """Wait for no introduction any more. Idempotent, in any state."""
+        self.is_new = False
         self._listener.wheel.connecting.discard(self)
 
     # Flow
@@ -379,6 +404,7 @@ class Connection(asyncio.Protocol):
         if session is None or not self.is_open:
             return
         cause = Cause(*session.farewell(code, reason))
+        self.is_new = False
         self._part()
         self._finishing = None
         self._note(cause)

@@ -8,6 +8,7 @@ Laws:
   means that *we* were busy, passes none.
 - a client that lags is not pinged, and not blamed for a missing pong: the ping would wait behind its queue. What
   counts for it is progress: ``write_timeout`` seconds without any, and it is gone.
+- a client that waits for us to look at what it said is late for nothing.
 - pings are spread over the interval, so that ten thousand clients that came at once are not pinged at once.
 """
 
@@ -145,9 +146,15 @@ class Wheel:
         if late:
             return
         for connection in self.opening.expire(now):
-            connection.abort("handshake not finished in time")
+            if connection.is_queuing:
+                self.opening.add(connection, now)
+            else:
+                connection.abort("handshake not finished in time")
         for connection in self.connecting.expire(now):
-            connection.close(Close.STALE, "no introduction in time")
+            if connection.is_queuing:
+                self.connecting.add(connection, now)
+            else:
+                connection.close(Close.STALE, "no introduction in time")
         for connection in self.closing.expire(now):
             connection.abort("close frame not answered in time")
         for connection in self.evicting.expire(now):

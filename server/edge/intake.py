@@ -37,6 +37,7 @@ class Hold(IntFlag):
     CONGESTED = 1  # what it says is more than its channel takes
     UNREAD = 2  # it does not take what it asked for
     UNANSWERED = 4  # what it asked for has to wait
+    QUEUING = 8  # it is new, and others are before it
 
 
 class _Fragments:

@@ -28,6 +28,7 @@ from server.edge.proxies import Proxies
 from server.edge.recorder import Departure, Recorder
 from server.edge.session import Session
 from server.edge.sessions import Sessions
+from server.edge.turnstile import Turnstile
 from server.node.node import Node
 
 log = logging.getLogger("stentor.edge")
@@ -79,6 +80,7 @@ class Listener:
         gate: Gate,
         wheel: Wheel,
         recorder: Recorder,
+        turnstile: Turnstile,
         clock: Callable[[], float],
     ) -> None:
         self.terms = terms
@@ -88,6 +90,7 @@ class Listener:
         self.gate = gate
         self.wheel = wheel
         self.recorder = recorder
+        self.turnstile = turnstile
         self.clock = clock
         self.counters: Counters = hub.counters
         self.backlog: Backlog = hub.backlog

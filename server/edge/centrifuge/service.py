@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from server.edge.credentials import Credentials, SubscriptionTokens
+from server.edge.turnstile import Turnstile
 from server.node.node import Node
 from server.node.permissions import Permissions
 from server.node.registry import Registry
@@ -34,6 +35,7 @@ class Service:
     subscription_tokens: SubscriptionTokens
     clock: Callable[[], float]
     wall_clock: Callable[[], float]
+    turnstile: Turnstile
     max_channels: int = 128
     max_channel_length: int = 128
     ping_interval: int = 25

@@ -127,6 +127,10 @@ class CentrifugeSession:
             return
         if self._waiting is not None:
             self._waiting.extend(asked)  # no more than one read brings: the next one is held
+            return
+        if self._state is State.CONNECTED and any(map(_recovers, asked)) and not self.service.turnstile.try_pass():
+            self._wait_with(deque(asked))
+            self.service.turnstile.wait(self._work_on)
         else:
             self._work(deque(asked))
 
@@ -198,11 +202,14 @@ class CentrifugeSession:
         if self.is_over:
             return
         if asked:
-            self._waiting = asked
-            self._connection.hold_reading(Hold.UNANSWERED)
+            self._wait_with(asked)
         elif self._waiting is not None:
             self._waiting = None
             self._connection.release_reading(Hold.UNANSWERED)
+
+    def _wait_with(self, asked: deque[commands.Command]) -> None:
+        self._waiting = asked
+        self._connection.hold_reading(Hold.UNANSWERED)
 
     def _work_on(self) -> None:
         if self._waiting is not None and self._said is None:
@@ -353,6 +360,10 @@ class CentrifugeSession:
         self._waiting = None
         self.places.leave_hub()
         self.service.registry.leave(self)
+
+
+def _recovers(command: commands.Command) -> bool:
+    return isinstance(command.body, commands.Subscribe) and command.body.recover
 
 
 _PINGS: Final = {name: encode_frame(codec.opcode, codec.ping()) for name, codec in CODECS.items()}
