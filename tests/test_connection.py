@@ -179,6 +179,7 @@ def test_a_connection_lost_while_it_lags_settles_everything() -> None:
     say(home, "a", "b")
     say(home, "c")
     transport.lose(ConnectionResetError())
+    assert connection.session is None
     assert (home.hub.subscriptions, home.gate.open, home.listener.connections) == (0, 0, {})
     assert (home.backlog.messages, home.backlog.laggards, home.wheel.paused) == (0, {}, {})
     assert home.counters.closed == {"1006": 1}
@@ -729,6 +730,19 @@ def test_who_does_not_introduce_itself_in_time_is_sent_away() -> None:
 
 
 # Our own faults
+
+
+def test_what_a_client_said_that_is_gone_is_not_looked_at_when_an_answer_comes_late(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    home = house()
+    connection, transport, session = open_scripted(home)
+    session.on_message = lambda _: connection.hold_reading(Hold.UNANSWERED)
+    connection.data_received(wire.text("x" * (PARSE_BYTES - 8)) + wire.text("the rest"))
+    transport.lose(ConnectionResetError())
+    assert connection.session is None
+    connection.release_reading(Hold.UNANSWERED)
+    assert caplog.records == []
 
 
 class FailingSession:

@@ -222,6 +222,8 @@ class Connection(asyncio.Protocol):
         # and the library's parser, like the errors that it keeps, holds its protocol. Without these, all is freed here
         # and now.
         self._session = self._intake = self._handshake = None
+        # What was read and not looked at: whoever asks to read on, does so too late.
+        self._rest = b""
         protocol.parser = None  # type: ignore[assignment]
         _forget_frames(protocol.parser_exc)
         _forget_frames(protocol.handshake_exc)
