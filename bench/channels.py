@@ -85,16 +85,17 @@ def cpu(pid: int) -> float:
 
 
 @contextmanager
-def serving(*options: str) -> Iterator[tuple[int, int]]:
-    """Run a server on the first core, with this process on the last; its port and its process."""
+def serving(*options: str, pinned: bool = True) -> Iterator[tuple[int, int]]:
+    """Run a server, `pinned` on the first core with this process on the last; its port and its process."""
     command = [
         sys.executable, "-m", "server", "--port", "0", "--internal-port", "0", "--message-rate", "0",
         "--ping-interval", "3600", "--log-level", "error", *options,
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(process.pid, {min(cores)})
-    os.sched_setaffinity(0, {max(cores)})
+    if pinned:
+        os.sched_setaffinity(process.pid, {min(cores)})
+        os.sched_setaffinity(0, {max(cores)})
     try:
         assert process.stdout is not None
         yield (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from server.brokers.link import (
@@ -58,8 +60,6 @@ def test_messages_arrive_whole_and_in_order_however_they_are_cut(step: int) -> N
 
 
 async def test_what_one_turn_says_goes_out_in_one_write() -> None:
-    import asyncio
-
     end, transport = End(), Transport()
     end.link.connection_made(transport)  # type: ignore[arg-type]
     for message in MESSAGES:
@@ -68,6 +68,36 @@ async def test_what_one_turn_says_goes_out_in_one_write() -> None:
     assert end.link.backlog == sum(len(encode(*message)) for message in MESSAGES)
     await asyncio.sleep(0)
     assert transport.writes == [b"".join(encode(*message) for message in MESSAGES)]
+
+
+async def test_what_is_done_in_one_turn_is_said_at_its_end_in_one_message() -> None:
+    end, transport = End(), Transport()
+    end.link.connection_made(transport)  # type: ignore[arg-type]
+    end.link.settle(1)
+    end.link.say(Kind.HEAR, ["news"])
+    end.link.settle(2)
+    await asyncio.sleep(0)
+    end.link.settle(3)
+    await asyncio.sleep(0)
+    assert transport.writes == [
+        encode(Kind.HEAR, ["news"]) + encode(Kind.DONE, [1, 2]),
+        encode(Kind.DONE, [3]),
+    ]
+
+
+async def test_what_the_transport_holds_waits_until_it_has_drained() -> None:
+    end = End()
+    transport = Transport(end.link, room=3)
+    end.link.connection_made(transport)  # type: ignore[arg-type]
+    size = len(encode(Kind.HEAR, ["news"]))
+    end.link.say(Kind.HEAR, ["news"])
+    await asyncio.sleep(0)
+    assert end.link.backlog == size - 3
+    end.link.say(Kind.HEAR, ["news"])
+    assert end.link.backlog == 2 * size - 3
+    await asyncio.sleep(0)
+    transport.drain()
+    assert end.link.backlog == 0
 
 
 def test_a_message_that_is_too_large_ends_the_link_unread() -> None:
@@ -84,6 +114,7 @@ def test_the_end_is_told_once_and_nothing_is_said_after_it() -> None:
     assert end.link.is_open
     end.link.connection_lost(None)
     end.link.say(Kind.BEAT, [])
+    end.link.settle(1)
     end.link.close()
     assert (end.ends, end.link.is_open, end.link.backlog) == (1, False, 0)
 

@@ -46,8 +46,10 @@ class Kind(IntEnum):
     LEAVE = 20
     BUSY = 21
     PROBE = 22
+    RELAY = 23  # a publication of which nothing is kept; what follows its number and channel is the HEAR of it
     HEAR = 30
     LOST = 31
+    DONE = 32  # the answer to all RELAYs with these numbers
 
 
 _KINDS: Final = {int(kind): kind for kind in Kind}
@@ -68,14 +70,15 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._incoming = bytearray()
         self._outgoing: list[bytes] = []
+        self._done: list[int] = []
         self._waiting = 0
+        self._held = 0  # by the transport, when last it was looked at
         self.on_drained: Callable[[], object] | None = None
 
     @property
     def backlog(self) -> int:
-        """How many bytes wait to go out."""
-        held = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        return self._waiting + held
+        """How many bytes wait to go out, or waited when something was written last."""
+        return self._waiting + self._held
 
     @property
     def is_open(self) -> bool:
@@ -98,6 +101,14 @@ class Link(asyncio.Protocol):
         self._outgoing.append(message)
         self._waiting += len(message)
 
+    def settle(self, number: int) -> None:
+        """Say in this turn of the loop, after what else is said in it, that the RELAY `number` is done."""
+        if self._transport is None:
+            return
+        if not self._outgoing and not self._done:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._done.append(number)
+
     def hold(self) -> None:
         """Take no more from the other end until `release`. Idempotent."""
         if self._transport is not None and self.is_open:
@@ -116,8 +127,13 @@ class Link(asyncio.Protocol):
 
     def _flush(self) -> None:
         outgoing, self._outgoing, self._waiting = self._outgoing, [], 0
-        if self._transport is not None and self.is_open and outgoing:
-            self._transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
+        if self._done:
+            outgoing.append(encode(Kind.DONE, self._done))
+            self._done = []
+        transport = self._transport
+        if transport is not None and outgoing and not transport.is_closing():
+            transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
+            self._held = transport.get_write_buffer_size()
 
     # From the event loop
 
@@ -137,32 +153,34 @@ class Link(asyncio.Protocol):
 
     def _take(self, data: bytes | bytearray) -> int:
         """Hand on the messages that are whole; return how many bytes they were."""
-        start, size = 0, len(data)
-        with memoryview(data) as view:
-            while size - start >= _HEAD.size:
-                length, kind, head = _HEAD.unpack_from(data, start)
-                end = start + 4 + length
-                if length > MAX_MESSAGE:
-                    self.close()
-                    return size
-                if size < end:
-                    break
-                middle = start + _HEAD.size + head
-                fields = orjson.loads(data[start + _HEAD.size : middle])
-                self._receive(self, _KINDS[kind], fields, bytes(view[middle:end]))
-                start = end
+        start, size, receive = 0, len(data), self._receive
+        while size - start >= _HEAD.size:
+            length, kind, head = _HEAD.unpack_from(data, start)
+            end = start + 4 + length
+            if length > MAX_MESSAGE:
+                self.close()
+                return size
+            if size < end:
+                break
+            start += _HEAD.size
+            middle = start + head
+            receive(self, _KINDS[kind], orjson.loads(data[start:middle]), bytes(data[middle:end]))
+            start = end
         return start
 
     def pause_writing(self) -> None:
         """The other end is slow; whoever sends looks at `backlog`."""
 
     def resume_writing(self) -> None:
+        self._held = 0
         if self.on_drained is not None:
             self.on_drained()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._outgoing.clear()
+        self._done.clear()
+        self._waiting = self._held = 0
         self._ended(self)
 
 

@@ -16,6 +16,7 @@ from server.brokers.link import (
     Fields,
     Kind,
     Link,
+    encode,
     pack_info,
     pack_publication,
     unpack_info,
@@ -80,6 +81,10 @@ class LocalBroker:
         elif kind is Kind.ANSWER:
             read, done = self._asked.pop(fields[0])
             done(BrokerError(fields[1]) if fields[1] else read(fields[2:], body))
+        elif kind is Kind.DONE:
+            for number in fields:
+                read, done = self._asked.pop(number)
+                done(read(_NOTHING_KEPT, b""))
         elif kind is Kind.LOST:
             self.gaps += 1
             self.lost += fields[1]
@@ -99,16 +104,21 @@ class LocalBroker:
     # What base.Broker asks
 
     def publish(self, channel: str, publication: Publication, terms: Terms, done: Done[Published]) -> None:
-        retention = terms.retention
-        fields = [
-            channel, pack_publication(publication), retention.size, retention.ttl, terms.idempotency_key, terms.version,
-            terms.version_epoch,
-        ]  # fmt: skip
 
         def read(answer: Fields, _: bytes) -> Published:
             offset, epoch, is_suppressed = answer
             return Published(Position(offset, epoch), is_suppressed, channel not in self._congested)
 
+        retention = terms.retention
+        if not (terms.idempotency_key or (retention.size > 0 and retention.ttl > 0)):
+            # It goes on as it is.
+            message = encode(Kind.HEAR, [channel, "", pack_publication(publication)], publication.payload)
+            self._ask(Kind.RELAY, [channel], read, done, message)
+            return
+        fields = [
+            channel, pack_publication(publication), retention.size, retention.ttl, terms.idempotency_key, terms.version,
+            terms.version_epoch,
+        ]  # fmt: skip
         self._ask(Kind.PUBLISH, fields, read, done, publication.payload)
 
     def publish_join(self, channel: str, info: ClientInfo) -> None:
@@ -165,6 +175,10 @@ class LocalBroker:
         self._number += 1
         self._asked[self._number] = (read, done)
         self._link.say(kind, [self._number, *fields], body)
+
+
+# The answer to what has no place in a stream.
+_NOTHING_KEPT: Final[Fields] = [0, "", False]
 
 
 def _nothing(answer: Fields, body: bytes) -> None:

@@ -57,7 +57,7 @@ class Exchange:
         self.gaps = 0
         self._clock = clock
         self._busy_channels: Counter[str] = Counter()  # at how many workers they are
-        self._held: dict[str, list[tuple[Link, Fields]]] = {}  # answers to publishers, by busy channel
+        self._held: dict[str, list[Callable[[], None]]] = {}  # answers to publishers, by busy channel
         self._subscribers: dict[Link, Subscriber] = {}
         self._by_channel: dict[str, dict[Subscriber, None]] = {}
 
@@ -84,7 +84,10 @@ class Exchange:
 
     def take(self, link: Link, kind: Kind, fields: Fields, body: bytes) -> None:
         """Do what a worker asks."""
-        _HANDLERS[kind](self, self._subscribers[link], fields, body)
+        if kind is Kind.RELAY:
+            self._relay(link, fields, body)
+        else:
+            _HANDLERS[kind](self, self._subscribers[link], fields, body)
         if link.backlog > MOST_WAITING:
             link.hold()
 
@@ -118,12 +121,13 @@ class Exchange:
 
     def _tell(self, subscribers: Mapping[Subscriber, None], message: bytes) -> None:
         for subscriber in subscribers:
+            link = subscriber.link
             # A message that is larger than all that may wait goes out all the same: nothing would tell when it could.
-            if subscriber.link.backlog > MOST_WAITING:
+            if link.backlog > MOST_WAITING:
                 self.dropped += 1
                 subscriber.lost += 1
             else:
-                subscriber.link.pass_on(message)
+                link.pass_on(message)
 
     def _drained(self, subscriber: Subscriber) -> None:
         subscriber.link.release()
@@ -134,14 +138,19 @@ class Exchange:
 
     # What workers ask
 
+    def _relay(self, link: Link, fields: Fields, message: bytes) -> None:
+        """Pass a publication on of which nothing is kept. Nearly all are such: it comes as it is to go out."""
+        number, channel = fields
+        subscribers = self._by_channel.get(channel)
+        if subscribers:
+            self._tell(subscribers, message)
+        if channel in self._busy_channels:
+            self._held.setdefault(channel, []).append(lambda: link.settle(number))
+        else:
+            link.settle(number)
+
     def _publish(self, subscriber: Subscriber, fields: Fields, body: bytes) -> None:
         number, channel, publication, size, ttl, key, version, version_epoch = fields
-        if not (key or (size > 0 and ttl > 0)):
-            # Nothing of it is kept: it goes on as it came.
-            if subscribers := self._by_channel.get(channel):
-                self._tell(subscribers, encode(Kind.HEAR, [channel, "", publication], body))
-            self._answer(subscriber, channel, [number, "", 0, "", False])
-            return
 
         def done(answer: Published | BrokerError) -> None:
             assert isinstance(answer, Published), "memory can always be reached"
@@ -152,7 +161,7 @@ class Exchange:
 
     def _answer(self, subscriber: Subscriber, channel: str, said: Fields) -> None:
         if channel in self._busy_channels:
-            self._held.setdefault(channel, []).append((subscriber.link, said))
+            self._held.setdefault(channel, []).append(lambda: subscriber.link.say(Kind.ANSWER, said))
         else:
             subscriber.link.say(Kind.ANSWER, said)
 
@@ -180,8 +189,8 @@ class Exchange:
         self._busy_channels[channel] -= 1
         if not self._busy_channels[channel]:
             del self._busy_channels[channel]
-            for link, said in self._held.pop(channel, ()):
-                link.say(Kind.ANSWER, said)
+            for answer in self._held.pop(channel, ()):
+                answer()
 
     def _probe(self, subscriber: Subscriber, fields: Fields, body: bytes) -> None:
         subscriber.link.say(Kind.ANSWER, [fields[0], ""])
