@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from server.core.channel import MAX_BATCH_BYTES
 from server.core.counters import Drop
@@ -578,3 +580,27 @@ def test_a_channel_says_if_it_is_congested() -> None:
     home.hub.publish("news", b"h")
     assert home.hub.is_congested("news")
     assert not home.hub.is_congested("sport")
+
+
+@given(
+    st.lists(st.sets(st.sampled_from("abcdef"), min_size=2), min_size=1, max_size=12),
+    st.lists(st.lists(st.sampled_from("abcdef"), max_size=8), max_size=30),
+    st.integers(1, 5),
+)
+def test_no_client_waits_for_more_than_one_sweep_over_those_who_wait(
+    places: list[set[str]], turns: list[list[str]], fanout_slice: int
+) -> None:
+    home = house(fanout_slice=fanout_slice)
+    clients = [Listener(home, *sorted(channels)) for channels in places]
+    sweep = -(-len(clients) // fanout_slice)
+    waited = [0] * len(clients)
+    for published in turns + [[]] * 200:
+        publish_on_all(home, *published)
+        home.loop.turn()
+        for number, client in enumerate(clients):
+            # Whoever is waiting after a turn has been so since it last had nothing.
+            waited[number] = waited[number] + 1 if client.outbox.messages else 0
+        assert max(waited) <= sweep
+    assert home.loop.is_idle
+    assert all(not client.outbox.messages for client in clients)
+    assert home.counters.sent == home.counters.offered
