@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 PARSE_BYTES: Final = 4096
 
 # As long as one of these holds, not even what was read already is looked at.
-_BUSY: Final = Hold.UNREAD | Hold.UNANSWERED | Hold.QUEUING
+_BUSY: Final[int] = Hold.UNREAD | Hold.UNANSWERED | Hold.QUEUING
 
 _RESET: Final = pack("ii", 1, 0)  # struct linger: on, 0 seconds
 
@@ -316,7 +316,7 @@ class Connection(asyncio.Protocol):
         """Count what came in one message as `messages` more; false when that was too many, and the connection ends."""
         return self._intake is None or self._intake.charge(messages, self._listener.clock())
 
-    def hold_reading(self, why: Hold = Hold.CONGESTED) -> None:
+    def hold_reading(self, why: int = Hold.CONGESTED) -> None:
         """Read no more from this client until no reason is left. Idempotent, for each reason.
 
         As long as its answers are UNREAD, or wait themselves, what was read already is not looked at either.
@@ -324,7 +324,7 @@ class Connection(asyncio.Protocol):
         self._holds |= why
         self.transport.pause_reading()
 
-    def release_reading(self, why: Hold = Hold.CONGESTED) -> None:
+    def release_reading(self, why: int = Hold.CONGESTED) -> None:
         """Read on, unless there is another reason not to. Idempotent, in any state."""
         self._holds &= ~why
         self._read_on()

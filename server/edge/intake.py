@@ -8,7 +8,7 @@ Knows nothing of the transport: what is wrong is said to the connection, which k
 
 from __future__ import annotations
 
-from enum import IntFlag
+from enum import IntEnum
 from typing import TYPE_CHECKING, Final, cast
 
 from websockets.frames import Frame, Opcode
@@ -31,8 +31,8 @@ FRAMES_AT_ONCE: Final = MAX_FRAGMENTS + 64
 _DATA: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 
 
-class Hold(IntFlag):
-    """Why a client is not read from for now; it is again when no reason is left."""
+class Hold(IntEnum):
+    """Why a client is not read from for now, as bits; it is again when no reason is left."""
 
     CONGESTED = 1  # what it says is more than its channel takes
     UNREAD = 2  # it does not take what it asked for
