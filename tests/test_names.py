@@ -1,5 +1,7 @@
 """What a channel may be called."""
 
+import sys
+
 import pytest
 
 from server.core.names import name_fault
@@ -26,3 +28,9 @@ def test_a_good_name(name: str) -> None:
 )
 def test_a_bad_name(name: str, fault: str) -> None:
     assert name_fault(name, 11) == fault
+
+
+def test_no_character_that_is_a_space_to_anybody_is_in_a_name() -> None:
+    spaces = [chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace()]
+    assert len(spaces) > 20
+    assert all(name_fault(f"a{space}b", 11) for space in spaces)

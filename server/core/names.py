@@ -10,6 +10,7 @@ def name_fault(name: str, longest: int) -> str | None:
         return "is empty"
     if len(name) > longest:
         return f"is longer than {longest} characters"
-    if not name.isprintable() or any(character.isspace() for character in name):
+    # Of all the spaces there are only this one counts as printable.
+    if not name.isprintable() or " " in name:
         return "has spaces or control characters"
     return None
