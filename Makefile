@@ -6,7 +6,7 @@ SDK := .venv-sdk
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench loadtest loadtest-ui scaling pictures lint types format clean
+.PHONY: help run test check dashboards docs bench loadtest loadtest-ui scaling pictures lint types format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -38,8 +38,16 @@ $(SDK)/.node: tests/sdk/package.json
 run: $(VENV)/.run  ## start the server with its defaults (ARGS="--port 8080" to change them)
 	@exec $(BIN)/stentor $(ARGS)
 
+# All but the scenarios may share the machine with one another; a scenario measures, and has it for itself.
 test: $(VENV)/.dev $(SDK)/.python $(SDK)/.node  ## run the whole test suite (ARGS="-k hub" for a part)
+ifeq ($(strip $(ARGS)),)
+	@failed=0; \
+	$(BIN)/python -m pytest -m "not scenario" --numprocesses auto --maxprocesses 4 || failed=1; \
+	$(BIN)/python -m pytest -m scenario || failed=1; \
+	exit $$failed
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -48,7 +56,7 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-loadtest: $(VENV)/.dev  ## start a server, load it, judge it, leave a report (USERS= RATE= SIZE= TIME= WORKERS= URL=)
+loadtest: $(VENV)/.dev  ## start a server, load it, judge it, leave a report (USERS= RATE= TIME= WORKERS= NODES= BROKER= URL=)
 	$(BIN)/python -m loadtest.run $(ARGS)
 
 loadtest-ui: $(VENV)/.dev  ## the same with Locust's web page
@@ -57,8 +65,16 @@ loadtest-ui: $(VENV)/.dev  ## the same with Locust's web page
 scaling: $(VENV)/.dev  ## raise the load until the promise breaks; what this machine holds, with plots
 	$(BIN)/python -m loadtest.scaling $(ARGS)
 
+docs: $(VENV)/.dev  ## write what of docs/ is made from the code: the options, and the picture of the house
+	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/house.py
+
 pictures: $(VENV)/.dev  ## take the pictures of the README again
 	$(BIN)/python docs/pictures.py $(ARGS)
+	$(BIN)/python -m dashboards.pictures
+
+dashboards: $(VENV)/.dev  ## write Grafana's dashboards again
+	$(BIN)/python -m dashboards.build
 
 bench: $(VENV)/.dev  ## micro-benchmarks and a small race against other Python fan-outs
 	$(BIN)/python -m bench $(ARGS)
