@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from server.brokers.redis.address import Address, AddressError, Tls, parse
@@ -39,8 +41,32 @@ def test_several_urls_are_several_shards() -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "addresses"),
+    [
+        ("redis+cluster://a", [Address("a")]),
+        ("redis+cluster://a:7000,b,[::1]:7002", [Address("a", 7000), Address("b"), Address("::1", 7002)]),
+        (
+            "redis+cluster://ann:p%40,ss@a:1,b:2/0?prefix=p",
+            [Address(host, port, user="ann", password="p@,ss", prefix="p") for host, port in (("a", 1), ("b", 2))],
+        ),
+        ("rediss+cluster://a,b?ca=/ca.pem", [Address("a", tls=Tls("/ca.pem")), Address("b", tls=Tls("/ca.pem"))]),
+    ],
+)
+def test_a_cluster_is_named_by_some_of_its_nodes(url: str, addresses: list[Address]) -> None:
+    assert parse(url) == tuple(replace(address, in_cluster=True) for address in addresses)
+
+
+@pytest.mark.parametrize(
     ("url", "why"),
     [
+        ("unix+cluster:///s", r"redis\+cluster://"),
+        ("redis+cluster://a,redis+cluster://b", "one URL"),
+        ("redis+cluster://a,redis://b", "one URL"),
+        ("redis+cluster://a/1", "databases"),
+        ("redis+cluster://a:x", "port"),
+        ("redis+cluster://a,a:6379", "twice"),
+        ("redis+cluster://a b", "host must be"),
+        ("redis+cluster://a?db=0", "db"),
         ("", "redis://host"),
         ("localhost:6379", "redis://host"),
         ("http://h", "redis://host"),
@@ -75,7 +101,8 @@ def test_no_password_is_ever_shown() -> None:
     (address,) = parse("rediss://ann:s3cret@h:7/1?prefix=p")
     assert "s3cret" not in repr(address) + str(address)
     assert str(address) == "rediss://h:7/1"
-    for url in ("redis://:s3cret@h:port", "redis://:s3cret@h/x", "redis://:s3#cret@h", "redis://:s3cret@h?x=1"):
+    for url in ("redis://:s3cret@h:port", "redis://:s3cret@h/x", "redis://:s3#cret@h", "redis://:s3cret@h?x=1",
+                "redis+cluster://:s3cret@h:x,b", "redis+cluster://:s3cret@h/1"):  # fmt: skip
         with pytest.raises(AddressError) as error:
             parse(url)
         assert "cret" not in str(error.value)

@@ -569,7 +569,7 @@ async def test_what_is_under_way_when_we_become_deaf_is_heard_here_once(redis: R
             for text in (b"2", b"3"):
                 a.broker.publish("news", Publication(text), PLAIN, answers.append)
             await asyncio.sleep(0)
-            a.broker._shards[0]._hearing_link.drop("for a test")
+            a.broker._layout.shards[0]._hearing_link.drop("for a test")
             await until(lambda: len(a.ear.heard) == 3)
             a.broker.publish("news", Publication(b"4"), PLAIN, answers.append)
             assert a.ear.texts() == [b"1", b"2", b"3", b"4"]

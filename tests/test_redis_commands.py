@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from server.brokers.base import BrokerError
-from server.brokers.redis.commands import AWAY, BUSY, Commands
+from server.brokers.redis.commands import AWAY, BUSY, Commands, Redirect
 from server.brokers.redis.connection import Connection
 from server.brokers.redis.scripts import Script
 from tests.fakes import Clock, Loop
@@ -229,3 +229,50 @@ def test_an_answer_that_cannot_be_taken_does_not_stop_the_others(caplog: pytest.
     desk.wire.say(b":1\r\n:2\r\n")
     assert desk.answers == [("B", 2)]
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+@pytest.mark.parametrize(
+    ("said_by_redis", "place"),
+    [
+        (b"-MOVED 3999 10.0.0.1:6381\r\n", None),
+        (b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n", None),
+        (b"-ASK 3999 10.0.0.1:6381\r\n", ("10.0.0.1", 6381)),
+        (b"-ASK 3999 ::1:6381\r\n", ("::1", 6381)),
+        (b"-ASK 3999 :6381\r\n", ("", 6381)),
+        (b"-ASK nonsense\r\n", None),
+    ],
+)
+def test_who_asks_in_the_wrong_place_is_sent_on(said_by_redis: bytes, place: tuple[str, int] | None) -> None:
+    desk = Desk()
+    desk.ask("A", "B")
+    desk.loop.settle()
+    desk.wire.say(said_by_redis + b":1\r\n")
+    (_, answer), second = desk.answers
+    assert isinstance(answer, Redirect)
+    assert answer.asks == place
+    assert second == ("B", 1)
+    assert desk.failures == []
+
+
+def test_what_is_only_on_its_way_is_asked_for_with_leave() -> None:
+    desk = Desk()
+    desk.ask("A")
+    with desk.commands.asking():
+        desk.ask("B")
+    desk.ask("C")
+    desk.loop.settle()
+    assert desk.wire.writes == [said("A") + b"*1\r\n$6\r\nASKING\r\n" + said("B", "C")]
+    desk.wire.say(b":1\r\n+OK\r\n:2\r\n:3\r\n")
+    assert desk.answers == [("A", 1), ("B", 2), ("C", 3)]
+    assert desk.commands.waiting == 0
+
+
+@pytest.mark.parametrize("text", ["CLUSTERDOWN The cluster is down", "READONLY no", "LOADING", "MASTERDOWN no"])
+def test_a_redis_that_takes_nothing_is_away(text: str) -> None:
+    desk = Desk()
+    desk.ask("A")
+    desk.loop.settle()
+    desk.wire.say(f"-{text}\r\n".encode())
+    assert desk.answers == [("A", AWAY)]
+    assert desk.wire.is_aborted
+    assert desk.failures == ["it is not the Redis to write to"]

@@ -47,7 +47,7 @@ class Kept:
         self.link = Link(
             "test",
             address,
-            opening=[("ECHO", "hello")],
+            opening=lambda: [("ECHO", "hello")],
             up=self.up,
             down=lambda: self.told.append("down"),
             patience=patience,

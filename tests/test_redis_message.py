@@ -100,7 +100,7 @@ def test_what_is_cut_or_too_long_is_malformed(message: bytes) -> None:
     "wrong",
     [
         pytest.param(PLAIN[:16] + b"\x02" + PLAIN[17:], id="another version"),
-        pytest.param(PLAIN[:17] + b"\x04" + PLAIN[18:], id="another kind"),
+        pytest.param(PLAIN[:17] + b"\x05" + PLAIN[18:], id="another kind"),
         pytest.param(PLAIN[:18] + b"\x10" + PLAIN[19:], id="another flag"),
         pytest.param(PLAIN[:17] + b"\x01" + PLAIN[18:], id="news of nobody"),
         pytest.param(PLAIN[:-2] + b"\xff\xff", id="text that is none"),

@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 
 from server.brokers.base import BrokerError
-from server.brokers.redis import subscriber as room
+from server.brokers.redis import inbox
 from server.brokers.redis.commands import AWAY
 from server.brokers.redis.connection import Connection, pack
-from server.brokers.redis.subscriber import LINGER, Subscriber
+from server.brokers.redis.subscriber import LINGER, SHARDED, Subscriber
 from tests.fakes import Clock, Loop
 
 
@@ -44,7 +44,7 @@ class Wire:
 class Desk:
     """The subscriptions to one Redis, on a clock and a loop that a test turns by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, **more: Any) -> None:
         self.clock = Clock(100.0)
         self.loop = Loop(self.clock)
         self.heard: list[tuple[str, bytes]] = []
@@ -56,6 +56,7 @@ class Desk:
             clock=self.clock,
             call_soon=self.loop.call_soon,
             patience=1.5,
+            **more,
         )
         self.wire = Wire()
 
@@ -235,7 +236,7 @@ def test_the_socket_is_drained_first_and_the_work_is_done_in_parts(desk: Desk) -
 def test_what_waits_is_bounded_and_reading_goes_on_when_there_is_room(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "MOST_BYTES", 200_000)
+    monkeypatch.setattr(inbox, "MOST_BYTES", 200_000)
     chunk = message("a", bytes(10_000))
     for _ in range(30):
         desk.wire.say(chunk)
@@ -262,3 +263,123 @@ def test_what_cannot_be_heard_does_not_stop_the_others(desk: Desk, caplog: pytes
 def test_a_redis_that_does_not_let_us_hear_is_left(desk: Desk, rubbish: bytes) -> None:
     desk.say(rubbish)
     assert desk.wire.is_aborted
+
+
+# In a cluster
+
+
+class Shards:
+    """Two subscribers of one cluster: a name may go from one to the other."""
+
+    def __init__(self) -> None:
+        self.moves = 0
+        self.regained: list[str] = []
+        self.one, self.other = (
+            Desk(verbs=SHARDED, moved=self.note_move, regained=self.regained.append) for _ in range(2)
+        )
+        for desk in (self.one, self.other):
+            desk.connect()
+
+    def note_move(self) -> None:
+        self.moves += 1
+
+    def move(self, *channels: str) -> None:
+        names = {b"p:" + channel.encode() for channel in channels}
+        self.other.subscriber.adopt(self.one.subscriber.release(names.__contains__))
+        self.other.loop.settle()
+
+
+def sharded(kind: str, channel: str, rest: bytes = b":1\r\n") -> bytes:
+    return b"*3\r\n$%d\r\n%b\r\n$%d\r\np:%b\r\n" % (len(kind), kind.encode(), len(channel) + 2, channel.encode()) + rest
+
+
+@pytest.fixture
+def shards() -> Shards:
+    """Two channels are heard by the first: a and b."""
+    made = Shards()
+    made.one.subscribe("a", "b")
+    made.one.loop.settle()
+    assert made.one.wire.writes == [pack(("SSUBSCRIBE", b"p:a")) + pack(("SSUBSCRIBE", b"p:b"))], "one slot a command"
+    made.one.say(sharded("ssubscribe", "a"), sharded("ssubscribe", "b"))
+    made.one.say(sharded("smessage", "a", b"$1\r\n1\r\n"))
+    assert made.one.heard == [("a", b"1")]
+    made.one.answers.clear()
+    return made
+
+
+def test_a_name_goes_to_another_shard_and_is_regained_there(shards: Shards) -> None:
+    one, other = shards.one, shards.other
+    one.say(sharded("sunsubscribe", "a", b":0\r\n"))
+    assert shards.moves == 1
+    assert one.subscriber.is_regaining(b"p:a")
+    assert one.subscriber.is_hearing, "all others are heard"
+    shards.move("a")
+    assert not one.subscriber.is_regaining(b"p:a")
+    assert other.subscriber.is_regaining(b"p:a")
+    assert other.wire.writes == [pack(("SSUBSCRIBE", b"p:a"))]
+    assert shards.regained == []
+    other.say(sharded("ssubscribe", "a"), sharded("smessage", "a", b"$1\r\n2\r\n"))
+    assert shards.regained == ["a"]
+    assert other.heard == [("a", b"2")]
+    one.say(sharded("smessage", "a", b"$1\r\n3\r\n"), sharded("smessage", "b", b"$1\r\n4\r\n"))
+    assert one.heard == [("a", b"1"), ("b", b"4")], "what is another's is not heard"
+    assert (one.subscriber.channels(), other.subscriber.channels()) == (["b"], ["a"])
+
+
+def test_who_waits_for_a_name_waits_for_it_where_it_goes(shards: Shards) -> None:
+    shards.one.subscribe("c", "c")
+    shards.one.loop.settle()
+    shards.one.say(b"-MOVED 1 h:1\r\n")
+    assert (shards.moves, shards.one.answers) == (1, [])
+    shards.move("c")
+    shards.one.tick(2.0)
+    assert shards.one.answers == []
+    shards.other.say(sharded("ssubscribe", "c"))
+    assert shards.one.answers == [("c", None)] * 2
+    assert shards.regained == [], "it was never heard before"
+
+
+def test_a_name_that_is_refused_is_asked_for_again(shards: Shards) -> None:
+    shards.one.subscribe("c")
+    shards.one.loop.settle()
+    shards.one.wire.writes.clear()
+    shards.one.say(b"-CLUSTERDOWN no\r\n")
+    assert not shards.one.wire.is_aborted
+    shards.one.tick(0.25)
+    assert shards.one.wire.writes == [pack(("SSUBSCRIBE", b"p:c"))]
+    shards.one.tick(0.25)
+    assert len(shards.one.wire.writes) == 1, "once for each refusal"
+    shards.one.say(sharded("ssubscribe", "c"))
+    assert shards.one.answers == [("c", None)]
+
+
+def test_what_was_heard_when_the_connection_went_is_regained_wherever_it_is_next(shards: Shards) -> None:
+    assert shards.one.subscriber.down()
+    shards.move("a")
+    shards.other.say(sharded("ssubscribe", "a"))
+    assert shards.regained == ["a"]
+    shards.one.connect()
+    shards.one.say(sharded("ssubscribe", "b"))
+    assert shards.regained == ["a", "b"]
+
+
+def test_one_that_comes_up_hears_when_what_is_left_to_it_is_confirmed(shards: Shards) -> None:
+    shards.one.subscriber.down()
+    shards.one.connect()
+    hearings = shards.one.hearings
+    shards.one.say(sharded("ssubscribe", "b"))
+    assert shards.one.hearings == hearings
+    shards.move("a")
+    assert shards.one.hearings == hearings + 1
+    assert shards.one.subscriber.is_hearing
+
+
+def test_what_nobody_wants_any_more_goes_nowhere(shards: Shards) -> None:
+    shards.one.unsubscribe("a")
+    shards.one.say(sharded("sunsubscribe", "a", b":0\r\n"))
+    shards.move("a")
+    assert shards.other.subscriber.channels() == []
+    shards.one.unsubscribe("b")
+    shards.one.wire.writes.clear()
+    shards.one.tick(LINGER)
+    assert shards.one.wire.writes == [pack(("SUNSUBSCRIBE", b"p:b"))]

@@ -137,6 +137,30 @@ class Remote(Protocol):
         """Let what was asked for go out, and end the connections. Idempotent."""
 
 
+class Switchboard(Protocol):
+    """How the nodes that share a broker speak with each other, past all channels; the node "" is all of them."""
+
+    def attend(self, uid: str, take: Callable[[bytes], bool], announce: Callable[[], object]) -> None:
+        """Be the node `uid`: `take` what is said to it or to all (false: it makes no sense), `announce` it often."""
+
+    def tell(self, uid: str, said: bytes, done: Done[int]) -> None:
+        """Say something to one node, or to all, the speaker too; done with how many hear it."""
+
+    def announce(self, said: bytes) -> None:
+        """Leave word of this node for whoever asks in the next seconds."""
+
+    def announced(self, done: Done[Mapping[str, bytes]]) -> None:
+        """Tell what the nodes have left word of, by their uids; who has fallen silent is left out."""
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """A broker that several nodes share."""
+
+    @property
+    def switchboard(self) -> Switchboard: ...
+
+
 class Broker(Protocol):
     """See the module."""
 

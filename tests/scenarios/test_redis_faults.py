@@ -126,7 +126,7 @@ async def test_redis_cuts_off_who_reads_too_slowly(redis: RedisServer) -> None:
     async with sites(redis.url, redis.url, pace=pace) as scene:
         a, _ = scene.sites
         await scene.speak(seconds=0.3)
-        shard = a.broker._shards[0]
+        shard = a.broker._layout.shards[0]
         connection = shard.subscriber._connection
         assert connection is not None
         connection.pause_reading()

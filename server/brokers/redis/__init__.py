@@ -1,4 +1,4 @@
-"""The broker between machines, over one Redis or several (6.2 or later): see `broker`."""
+"""The broker between machines, over one Redis or several (6.2 or later), or a Redis Cluster (7 or later)."""
 
 from server.brokers.redis.address import Address, AddressError, parse
 from server.brokers.redis.broker import RedisBroker

@@ -3,14 +3,18 @@
     redis://[user[:password]@]host[:port][/db]    rediss://… (TLS)    unix://[user[:password]@]/path[?db=0]
 
 A query may give ``prefix`` (of all keys and channels), and with TLS ``ca``, ``cert`` and ``key`` (PEM files). Several
-URLs, separated by commas, are several shards. Errors never repeat a password. Knows no sockets.
+URLs, separated by commas, are several shards. A Redis Cluster is named by some of its nodes:
+
+    redis+cluster://[user[:password]@]host[:port][,host[:port]…]    rediss+cluster://… (TLS)
+
+Errors never repeat a password. Knows no sockets.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -18,7 +22,8 @@ PREFIX: Final = "stentor"
 PORT: Final = 6379
 
 _SCHEMES: Final = ("redis", "rediss", "unix")
-_BETWEEN: Final = re.compile(r",\s*(?=[a-z]+://)")
+_CLUSTER: Final = "+cluster"
+_BETWEEN: Final = re.compile(r",\s*(?=[a-z+]+://)")
 # What a hash tag or a pattern is written with would change the meaning of every key.
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 # A name, an address, or an IPv6 address without its brackets.
@@ -51,6 +56,7 @@ class Address:
     password: str = field(default="", repr=False)
     tls: Tls | None = None
     prefix: str = PREFIX
+    in_cluster: bool = False
 
     def __str__(self) -> str:
         """Name it without its password; the same on every node."""
@@ -62,12 +68,37 @@ class Address:
 
 def parse(text: str) -> tuple[Address, ...]:
     """Read one URL or several, separated by commas. Raises AddressError."""
-    addresses = tuple(_address(url.strip()) for url in _BETWEEN.split(text))
+    urls = [url.strip() for url in _BETWEEN.split(text)]
+    if any(_is_cluster(url) for url in urls):
+        if len(urls) > 1:
+            raise AddressError("a cluster is named by one URL, with its nodes separated by commas")
+        addresses = _seeds(urls[0])
+    else:
+        addresses = tuple(_address(url) for url in urls)
     if len({address.prefix for address in addresses}) > 1:
         raise AddressError("all shards must have the same prefix")
     if len({str(address) for address in addresses}) < len(addresses):
         raise AddressError("a shard is named twice")
     return addresses
+
+
+def _is_cluster(url: str) -> bool:
+    return url.partition("://")[0].endswith(_CLUSTER)
+
+
+def _seeds(url: str) -> tuple[Address, ...]:
+    """Read the URL of a cluster: an address for each of the nodes that it names."""
+    scheme, _, rest = url.partition("://")
+    scheme = scheme.removesuffix(_CLUSTER)
+    if scheme not in ("redis", "rediss"):
+        raise AddressError("a cluster is at redis+cluster://host:port,host:port or rediss+cluster://…")
+    split = re.search(r"[/?#]", rest)
+    netloc, tail = (rest[: split.start()], rest[split.start() :]) if split else (rest, "")
+    user, at, hosts = netloc.rpartition("@")
+    seeds = tuple(replace(_address(f"{scheme}://{user}{at}{host}{tail}"), in_cluster=True) for host in hosts.split(","))
+    if any(seed.db for seed in seeds):
+        raise AddressError("a cluster has no databases but 0")
+    return seeds
 
 
 def _address(url: str) -> Address:
@@ -77,7 +108,9 @@ def _address(url: str) -> Address:
     except ValueError:
         raise AddressError("not a URL, or its port is not a number up to 65535") from None
     if parts.scheme not in _SCHEMES:
-        raise AddressError("a Redis is at redis://host:port/db, rediss://host:port/db or unix:///path")
+        raise AddressError(
+            "a Redis is at redis://host:port/db, rediss://host:port/db, unix:///path or redis+cluster://…"
+        )
     if parts.fragment:
         raise AddressError("a # in a password must be written %23")
     query = _query(parts)

@@ -1,5 +1,7 @@
 """The broker between machines: Redis orders, keeps and carries what is published; a channel belongs to one shard.
 
+Which shard that is, a layout knows: the shards that were named, or the primaries of a Redis Cluster.
+
 Laws: those of `base.Broker`, and
 - while Redis is away, publications without history or key are heard by this node's own subscribers, and their
   publishers get a BrokerError (others did not hear them); all else is refused, and nothing is heard of it. Every answer
@@ -18,16 +20,19 @@ import time
 from binascii import b2a_base64
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from itertools import count
+from typing import Any, Final
 
 from server.brokers.base import Attendance, BrokerError, Done, Ear, Published, Retention, Slice, Stream, Terms
 from server.brokers.redis import scripts
 from server.brokers.redis.address import Address
+from server.brokers.redis.cluster import Cluster
 from server.brokers.redis.connection import Reply
+from server.brokers.redis.layout import Fixed, Layout
 from server.brokers.redis.message import ORIGIN_LENGTH, Kind, Malformed, decode_info, decode_kept, encode_info
+from server.brokers.redis.nodes import Nodes
 from server.brokers.redis.present import Present
 from server.brokers.redis.publisher import meta_ttl, ms
-from server.brokers.redis.ring import Ring
 from server.brokers.redis.shard import Pace, Shard
 from server.core.counters import SECONDS, Histogram
 from server.core.history import Position
@@ -68,29 +73,31 @@ class RedisBroker:
         self._timer: asyncio.TimerHandle | None = None
         self._presence_ttl = ms(pace.presence_ttl)
         self._present = Present(pace.presence_ttl / 3)
-        self._ring = Ring([str(address) for address in addresses])
-        origin = secrets.token_bytes(ORIGIN_LENGTH)
-        self._shards = [
-            Shard(
-                address,
-                ear,
-                origin=origin,
-                lag=self.lag,
-                pace=pace,
-                clock=loop.time,
-                call_soon=loop.call_soon,
-                new_epoch=new_epoch or _fresh_epoch,
-                wall_clock=wall_clock,
-                came_up=self._shard_came_up,
-                lost=self._shard_lost,
-            )
-            for address in addresses
-        ]
+        make = partial(
+            Shard,
+            ear=ear,
+            hear_control=self._hear_control,
+            origin=secrets.token_bytes(ORIGIN_LENGTH),
+            serials=count(1).__next__,
+            lag=self.lag,
+            pace=pace,
+            clock=loop.time,
+            call_soon=loop.call_soon,
+            new_epoch=new_epoch or _fresh_epoch,
+            wall_clock=wall_clock,
+            came_up=self._shard_came_up,
+            lost=self._shard_lost,
+        )
+        self._layout: Layout
+        if addresses[0].in_cluster:
+            self._layout = Cluster(addresses, make, patience=pace.patience, clock=loop.time, call_later=loop.call_later)
+        else:
+            self._layout = Fixed(addresses, make)
+        self.switchboard: Nodes = Nodes(self._layout, loop.time)
 
     async def start(self, patience: float = 2.0) -> bool:
         """Begin to connect, and wait a moment for it; tell if the broker is up. If not, it goes on trying."""
-        for shard in self._shards:
-            shard.start()
+        self._layout.start()
         if self._timer is None:
             self._tick()
         try:
@@ -104,30 +111,32 @@ class RedisBroker:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        await asyncio.gather(*(shard.stop() for shard in self._shards))
+        self.switchboard.leave()
+        await self._layout.stop()
 
     def sweep(self) -> None:
         """Tell Redis again who is present, lest it forgets them; to be called once a second."""
         for channel, infos in self._present.take(self._clock()):
             for start in range(0, len(infos), _CLIENTS):
                 self._note(channel, infos[start : start + _CLIENTS], _ignore)
+        self.switchboard.sweep()
 
     # For metrics
 
     @property
     def is_up(self) -> bool:
         """Tell if every shard can be reached and is heard."""
-        return all(shard.is_up for shard in self._shards)
+        return self._layout.is_up
 
     @property
     def reconnects(self) -> int:
         """How many connections were made anew."""
-        return sum(shard.reconnects for shard in self._shards)
+        return self._layout.reconnects
 
     @property
     def gaps(self) -> int:
         """How many times a shard was not heard for a while, so that something may have been lost."""
-        return sum(shard.gaps for shard in self._shards)
+        return self._layout.gaps
 
     @property
     def lost(self) -> int:
@@ -137,43 +146,43 @@ class RedisBroker:
     @property
     def malformed(self) -> int:
         """How many messages were ignored because they were none of ours."""
-        return sum(shard.malformed for shard in self._shards)
+        return self._layout.malformed
 
     # Publishing
 
     def publish(self, channel: str, publication: Publication, terms: Terms, done: Done[Published]) -> None:
         """Publish; with `terms.retention` the publication gets its offset and is kept."""
-        self._shard(channel).publisher.publish(channel, publication, terms, done)
+        self._layout.do(
+            channel, lambda shard, answer: shard.publisher.publish(channel, publication, terms, answer), done
+        )
 
     def publish_join(self, channel: str, info: ClientInfo) -> None:
         """Tell all nodes that a client came; while Redis is away, this one."""
-        if not self._shard(channel).publisher.publish_news(Kind.JOIN, channel, info):
+        if not self._layout.place(channel).publisher.publish_news(Kind.JOIN, channel, info):
             self._ear.hear_join(channel, info)
 
     def publish_leave(self, channel: str, info: ClientInfo) -> None:
         """Tell all nodes that a client left; while Redis is away, this one."""
-        if not self._shard(channel).publisher.publish_news(Kind.LEAVE, channel, info):
+        if not self._layout.place(channel).publisher.publish_news(Kind.LEAVE, channel, info):
             self._ear.hear_leave(channel, info)
 
     # Hearing
 
     def subscribe(self, channel: str, done: Done[None]) -> None:
         """Hear the channel from now on; done when Redis has confirmed it. Idempotent."""
-        shard = self._shard(channel)
+        shard = self._layout.place(channel)
         shard.subscriber.subscribe(shard.names.channel(channel), channel, done)
 
     def unsubscribe(self, channel: str) -> None:
         """Hear the channel no more; Redis is told a little later. Idempotent."""
-        self._shard(channel).unsubscribe(channel)
+        self._layout.place(channel).unsubscribe(channel)
 
     # History
 
     def history(self, channel: str, retention: Retention, wanted: Slice, done: Done[Stream]) -> None:
         """Read a channel's history and its position, as of one moment."""
-        shard = self._shard(channel)
-        names = shard.names
         first, last = _bounds(wanted)
-        arguments = (
+        what = (
             first,
             last,
             "" if wanted.limit is None else max(0, wanted.limit),
@@ -181,18 +190,24 @@ class RedisBroker:
             retention.size if retention.keeps else 0,
             meta_ttl(retention),
             _UNUSED_MS,
-            *shard.publisher.place(),
         )
+
+        def read(shard: Shard, answer: Done[Any]) -> None:
+            keys = shard.names.meta(channel), shard.names.stream(channel)
+            shard.publisher.run(shard.scripts.history, keys, (*what, *shard.publisher.place()), answer)
 
         def answer(reply: Reply | BrokerError) -> None:
             done(reply if isinstance(reply, BrokerError) else _stream(reply))
 
-        shard.publisher.run(scripts.HISTORY, (names.meta(channel), names.stream(channel)), arguments, answer)
+        self._layout.do(channel, read, answer)
 
     def remove_history(self, channel: str, done: Done[None]) -> None:
         """Forget the publications of a channel; its position stays."""
-        shard = self._shard(channel)
-        shard.commands.ask(("DEL", shard.names.stream(channel)), partial(_confirm, done))
+        self._layout.do(
+            channel,
+            lambda shard, answer: shard.commands.ask(("DEL", shard.names.stream(channel)), answer),
+            partial(_confirm, done),
+        )
 
     # Presence
 
@@ -204,8 +219,11 @@ class RedisBroker:
     def remove_presence(self, channel: str, info: ClientInfo) -> None:
         """Note that the client is not on the channel any more. Idempotent."""
         self._present.remove(channel, info.client)
-        shard = self._shard(channel)
-        shard.commands.ask(("HDEL", shard.names.presence(channel), info.client), _ignore)
+        self._layout.do(
+            channel,
+            lambda shard, answer: shard.commands.ask(("HDEL", shard.names.presence(channel), info.client), answer),
+            _ignore,
+        )
 
     def presence(self, channel: str, done: Done[Mapping[str, ClientInfo]]) -> None:
         """Tell who is on the channel, by client id."""
@@ -224,33 +242,37 @@ class RedisBroker:
         self._who(channel, "", answer)
 
     def _who(self, channel: str, everyone: str, answer: Callable[[Reply | BrokerError], object]) -> None:
-        shard = self._shard(channel)
-        shard.publisher.run(scripts.WHO, (shard.names.presence(channel),), (everyone,), answer)
+        def ask(shard: Shard, done: Done[Any]) -> None:
+            shard.publisher.run(scripts.WHO, (shard.names.presence(channel),), (everyone,), done)
+
+        self._layout.do(channel, ask, answer)
 
     def _note(self, channel: str, infos: Sequence[ClientInfo], answer: Callable[[Reply | BrokerError], object]) -> None:
-        shard = self._shard(channel)
         clients = [part for info in infos for part in (info.client, encode_info(info))]
-        shard.publisher.run(scripts.PRESENT, (shard.names.presence(channel),), (self._presence_ttl, *clients), answer)
+
+        def note(shard: Shard, done: Done[Any]) -> None:
+            keys = (shard.names.presence(channel),)
+            shard.publisher.run(scripts.PRESENT, keys, (self._presence_ttl, *clients), done)
+
+        self._layout.do(channel, note, answer)
 
     # Shards
 
-    def _shard(self, channel: str) -> Shard:
-        shards = self._shards
-        return shards[0] if len(shards) == 1 else shards[self._ring.place(channel)]
-
     def _tick(self) -> None:
         self._timer = self._call_later(_TICK, self._tick)
-        now = self._clock()
-        for shard in self._shards:
-            shard.tick(now)
+        self._layout.tick(self._clock())
 
     def _shard_came_up(self) -> None:
         self._present.hurry(self._clock())  # it may have come up empty
+        self.switchboard.hurry()
         if self.is_up:
             self._came_up.set()
 
+    def _hear_control(self, said: bytes) -> bool:
+        return self.switchboard.hear(said)
+
     def _shard_lost(self, shard: Shard) -> None:
-        if len(self._shards) == 1:
+        if len(self._layout.shards) == 1:
             self._ear.lost(None)
             return
         for channel in shard.channels():

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
 
 import hiredis
 
@@ -28,6 +29,24 @@ AWAY: Final = BrokerError("Redis is away")
 BUSY: Final = BrokerError("too much waits for Redis")
 
 Answer = Callable[[Reply | BrokerError], object]
+
+_ASKING: Final = pack(("ASKING",))
+
+
+class Redirect(BrokerError):
+    """Nothing was done: the slot is elsewhere (MOVED), for this once (ASK), or on its way (TRYAGAIN).
+
+    `instead` is what is to be done there, if it is not the same again.
+    """
+
+    instead: Callable[[Any, Any], object] | None = None
+
+    @property
+    def asks(self) -> tuple[str, int] | None:
+        """Return host and port where it is to be asked for, this once; None if it is to be asked again later."""
+        kind, _, rest = str(self).partition(" ")
+        host, _, port = rest.rpartition(" ")[2].rpartition(":")
+        return (host, int(port)) if kind == "ASK" and port.isdecimal() else None
 
 
 class _Request(NamedTuple):
@@ -65,6 +84,7 @@ class Commands:
         self._again: list[_Request] = []  # what came upon a forgotten script
         self._bytes = 0
         self._is_flushing = False
+        self._is_asking = False
 
     @property
     def is_up(self) -> bool:
@@ -92,11 +112,25 @@ class Commands:
         if self.waiting >= self._most or self._bytes + len(packed) > self._most_bytes:
             done(BUSY)
             return
+        if self._is_asking:
+            self._queue(_ASKING, _ignore)
+        self._queue(packed, done)
+
+    def _queue(self, packed: bytes, done: Answer) -> None:
         self._bytes += len(packed)
         self._queued.append(_Request(packed, done, self._clock()))
         if not self._is_flushing:
             self._is_flushing = True
             self._call_soon(self._flush)
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Ask meanwhile for what is only on its way here (ASKING)."""
+        self._is_asking = True
+        try:
+            yield
+        finally:
+            self._is_asking = False
 
     def up(self, connection: Connection) -> None:
         """Take a new connection, on which the scripts are loaded."""
@@ -164,9 +198,13 @@ class Commands:
             if text.startswith("NOSCRIPT"):
                 self._again.append(request)
                 return
-            if text.startswith(("READONLY", "MASTERDOWN", "LOADING")):
+            if text.startswith(("MOVED ", "ASK ", "TRYAGAIN")):
+                reply = Redirect(text)
+            elif text.startswith(("READONLY", "MASTERDOWN", "LOADING", "CLUSTERDOWN")):
                 self._give_up("it is not the Redis to write to")
-            reply = BrokerError(text)
+                reply = AWAY
+            else:
+                reply = BrokerError(text)
         self._bytes -= len(request.packed)
         _tell(request.done, reply)
 

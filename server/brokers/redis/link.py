@@ -41,7 +41,7 @@ class Link:
         name: str,
         address: Address,
         *,
-        opening: Sequence[Command],
+        opening: Callable[[], Sequence[Command]],
         up: Callable[[Connection, list[Reply]], None],
         down: Callable[[], None],
         patience: float,
@@ -50,8 +50,7 @@ class Link:
         self.reconnects = -1  # the first connection is none
         self._name = name
         self._address = address
-        self._opening = (*credentials(address), *opening)
-        self._answers = len(opening)
+        self._opening = opening
         self._up = up
         self._down = down
         self._patience = patience
@@ -118,7 +117,8 @@ class Link:
         connection = await connect(self._address, lost, self._patience)
         try:
             async with asyncio.timeout(self._patience):
-                replies = await connection.open(self._opening)
+                first, opening = credentials(self._address), self._opening()
+                replies = await connection.open([*first, *opening])
         except BaseException:
             connection.abort()
             raise
@@ -128,10 +128,10 @@ class Link:
             self._is_out = False
             log.warning("%s: connected again", self)
         self.reconnects += 1
-        self._up(connection, replies[len(replies) - self._answers :])
+        self._up(connection, replies[len(first) :])
         return connection
 
     def _complain(self, error: Exception) -> None:
         if not self._is_out:
             self._is_out = True
-            log.warning("%s: cannot be reached: %s", self, error or "it does not answer")
+            log.warning("%s: cannot be reached: %s", self, str(error) or "it does not answer")

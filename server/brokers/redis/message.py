@@ -1,4 +1,4 @@
-"""What goes over Redis: one binary message per publication, per news of who came or left, and per probe.
+"""What goes over Redis: one binary message per publication, news of who came or left, word between nodes, and probe.
 
     offset u64 · epoch 8 bytes | version u8 · kind u8 · flags u8 · origin 8 bytes · serial u64 · published_at u64
     · payload length u32 · payload · [info] · [tags]          all big-endian; the part after the bar is the *body*
@@ -41,10 +41,12 @@ class Kind(IntEnum):
     JOIN = 1
     LEAVE = 2
     PROBE = 3
+    CONTROL = 4
 
 
 _PUBLICATION: Final = int(Kind.PUBLICATION)
 _LAST_KIND: Final = int(max(Kind))
+_NEWS: Final = (int(Kind.JOIN), int(Kind.LEAVE))
 
 
 class Malformed(ValueError):
@@ -110,7 +112,7 @@ def decode(message: bytes) -> Message:
         raise Malformed("not the text that it should be") from None
     if end != size:
         raise Malformed("more than the message")
-    if kind != _PUBLICATION and kind != Kind.PROBE and info is None:
+    if info is None and kind in _NEWS:
         raise Malformed("news of nobody")
     is_binary, is_json = flags & _BINARY == _BINARY, flags & _JSON == _JSON
     return Message(

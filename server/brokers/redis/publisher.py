@@ -3,22 +3,25 @@
 Laws:
 - a publication without history or key is heard here exactly once: from Redis, or at once while Redis is away or we are
   deaf. `serial` tells them apart: Redis brings our own in the order in which we sent them, so that what comes with a
-  serial that is not above the last one heard was heard before.
+  serial that is not above the last one heard was heard before. (Of other nodes it was given up: it is late, and would
+  be out of order.) Serials count up for all shards together. Where one channel is deaf while it moves to another
+  shard, its own are heard at once, and remembered by their serials.
 - with history or key nothing is heard that Redis has not taken; what is kept is dated, for those who read it later.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from server.brokers.base import IDEMPOTENCY_TTL, BrokerError, Done, Ear, Published, Retention, Terms
 from server.brokers.redis import scripts
-from server.brokers.redis.commands import AWAY, Commands
+from server.brokers.redis.commands import AWAY, Commands, Redirect
 from server.brokers.redis.connection import Reply
 from server.brokers.redis.message import Kind, body, encode
-from server.brokers.redis.scripts import Names, Script
+from server.brokers.redis.scripts import Names, Script, Scripts
 from server.core.history import Position
 from server.core.publication import ClientInfo, Publication
 
@@ -27,36 +30,51 @@ _BUSY: Final = Published(keeps_up=False)
 _TWICE: Final = Published(is_suppressed=True)
 _PROBE: Final = Publication(b"")
 _PROBED: Final = Terms(Retention(1, 30.0))
+# Nodes whose last publication is remembered.
+_MOST_NODES: Final = 10_000
+# Publications that were heard here before Redis may bring them.
+_MOST_AT_ONCE: Final = 10_000
+_UNHEARD: Final = object()
 _IDEMPOTENCY_MS: Final = int(IDEMPOTENCY_TTL * 1000)
 
 
 class Publisher:
-    """See the module. `is_deaf` tells if Redis does not bring back what we publish; `origin` is this node's name."""
+    """See the module. `is_deaf` tells if Redis does not bring back what we publish; `origin` is this node's name,
+    and `serials` counts the plain publications of all its shards.
+    """
 
     def __init__(
         self,
         commands: Commands,
         names: Names,
+        kind: Scripts,
         ear: Ear,
         *,
         origin: bytes,
+        serials: Callable[[], int],
         new_epoch: Callable[[], str],
         wall_clock: Callable[[], float],
         is_deaf: Callable[[], bool],
+        is_regaining: Callable[[bytes], bool],
+        incarnation: Callable[[], bytes],
     ) -> None:
-        self.incarnation = b""  # of Redis, as it was when we connected
+        self._incarnation = incarnation
         self._commands = commands
         self._names = names
+        self._scripts = kind
         self._ear = ear
         self._origin = origin
         self._new_epoch = new_epoch
         self._wall_clock = wall_clock
         self._is_deaf = is_deaf
-        self._serial = 0
-        self._own_heard = 0
+        self._is_regaining = is_regaining
+        self._next_serial = serials
+        # What was sent before by another shard's publisher may still come here: a primary that hung says it late.
+        self._own_heard = serials()
+        self._last: dict[bytes, int] = {}  # heard of each other node
+        self._heard_at_once: OrderedDict[int, None] = OrderedDict()
         self._congested: set[str] = set()
-        self._probe_keys = names.probe_keys(origin.hex())
-        self.probe_name = names.probe(origin.hex())
+        self.probe_name, *self._probe_keys = names.probe(origin.hex())
 
     def run(
         self, script: Script, keys: Sequence[bytes], arguments: tuple[Any, ...], done: Callable[[Any], object]
@@ -66,7 +84,11 @@ class Publisher:
 
     def place(self) -> tuple[str, bytes]:
         """Return a fresh epoch and the incarnation of Redis: what a script needs that may begin a stream."""
-        return self._new_epoch(), self.incarnation
+        return self._new_epoch(), self._incarnation()
+
+    def probe_by(self, tag: str) -> None:
+        """Probe by other names from now on: those of this hash tag."""
+        self.probe_name, *self._probe_keys = self._names.probe(tag)
 
     # Publishing
 
@@ -84,19 +106,38 @@ class Publisher:
         if not self._commands.is_up:
             return False
         message = encode(kind, self._origin, 0, Publication(b"", info=info))
-        self._commands.ask(("PUBLISH", self._names.channel(channel), message), _ignore)
+        self._commands.ask((self._scripts.verb, self._names.channel(channel), message), _ignore)
         return True
 
+    def publish_control(self, channel: str, said: bytes, done: Done[int]) -> None:
+        """Say something to other nodes; done with how many hear it."""
+        message = encode(Kind.CONTROL, self._origin, 0, Publication(said, is_binary=True))
+        self._commands.ask((self._scripts.verb, self._names.channel(channel), message), done)
+
     def _publish_plain(self, channel: str, publication: Publication, done: Done[Published]) -> None:
-        self._serial = serial = self._serial + 1
+        serial = self._next_serial()
+        was_heard = False
         if self._is_deaf() or not self._commands.is_up:
             self.hear_own(channel, publication, serial)
+            was_heard = True
+        elif self._is_regaining(self._names.channel(channel)):
+            self._expect_heard(serial)
+            self._hand_on(channel, publication, "")
+            was_heard = True
+        self._send_plain(channel, publication, serial, _Plain(self, channel, publication, serial, done, was_heard))
+
+    def publish_heard(self, channel: str, publication: Publication, done: Done[Published]) -> None:
+        """Publish a plain publication that was heard here already."""
+        serial = self._next_serial()
+        self._expect_heard(serial)
+        self._send_plain(channel, publication, serial, _Plain(self, channel, publication, serial, done, True))
+
+    def _send_plain(self, channel: str, publication: Publication, serial: int, waiting: _Plain) -> None:
         if not self._commands.is_up:
-            done(AWAY)
+            waiting(AWAY)
             return
         message = encode(Kind.PUBLICATION, self._origin, serial, publication)
-        waiting = _Plain(self, channel, publication, serial, done)
-        self._commands.ask(("PUBLISH", self._names.channel(channel), message), waiting)
+        self._commands.ask((self._scripts.verb, self._names.channel(channel), message), waiting)
 
     def _publish_once(self, channel: str, publication: Publication, key: str, done: Done[Published]) -> None:
         def answer(reply: Reply | BrokerError) -> None:
@@ -105,7 +146,7 @@ class Publisher:
         names = self._names
         message = encode(Kind.PUBLICATION, self._origin, 0, publication)
         arguments = (names.channel(channel), message, _IDEMPOTENCY_MS)
-        self.run(scripts.PUBLISH_ONCE, (names.key(channel, key),), arguments, answer)
+        self.run(self._scripts.publish_once, (names.key(channel, key),), arguments, answer)
 
     def _publish_kept(self, channel: str, publication: Publication, terms: Terms, done: Done[Published]) -> None:
         def answer(reply: Reply | BrokerError) -> None:
@@ -143,7 +184,7 @@ class Publisher:
             terms.version_epoch,
             _IDEMPOTENCY_MS,
         )
-        self.run(scripts.PUBLISH, keys, arguments, answer)
+        self.run(self._scripts.publish, keys, arguments, answer)
 
     def good(self, channel: str) -> Published:
         """Return the answer for what is not kept."""
@@ -162,11 +203,21 @@ class Publisher:
     # Hearing
 
     def hear(self, channel: str, publication: Publication, epoch: str, origin: bytes, serial: int) -> None:
-        """Hear what Redis brings, unless it is our own and was heard before."""
-        if serial and origin == self._origin:
+        """Hear what Redis brings, unless it is our own and was heard before, or is older than what was heard."""
+        if not serial:
+            pass
+        elif origin == self._origin:
             if serial <= self._own_heard:
                 return
             self._own_heard = serial
+            if self._heard_at_once.pop(serial, _UNHEARD) is None:
+                return
+        elif serial <= self._last.get(origin, 0):
+            return  # a Redis that hung does late what its publisher has given up
+        else:
+            if len(self._last) >= _MOST_NODES:
+                self._last.clear()
+            self._last[origin] = serial
         self._hand_on(channel, publication, epoch)
 
     def hear_own(self, channel: str, publication: Publication, serial: int) -> None:
@@ -174,6 +225,12 @@ class Publisher:
         if serial > self._own_heard:
             self._own_heard = serial
             self._hand_on(channel, publication, "")
+
+    def _expect_heard(self, serial: int) -> None:
+        """Remember that a plain publication was heard, though others before it were not yet."""
+        if len(self._heard_at_once) >= _MOST_AT_ONCE:
+            self._heard_at_once.popitem(last=False)
+        self._heard_at_once[serial] = None
 
     def hear_what_waits(self) -> None:
         """Hear what is under way, when we have become deaf: it will come to others, but not back to us."""
@@ -193,18 +250,25 @@ class Publisher:
 
 
 class _Plain:
-    """A publication without history on its way: whatever becomes of it, it is heard here."""
+    """A publication without history on its way: whatever becomes of it, it is heard here, and once."""
 
-    __slots__ = ("_channel", "_done", "_publication", "_publisher", "_serial")
+    __slots__ = ("_channel", "_done", "_publication", "_publisher", "_serial", "_was_heard")
 
     def __init__(
-        self, publisher: Publisher, channel: str, publication: Publication, serial: int, done: Done[Published]
+        self,
+        publisher: Publisher,
+        channel: str,
+        publication: Publication,
+        serial: int,
+        done: Done[Published],
+        was_heard: bool,
     ) -> None:
         self._publisher = publisher
         self._channel = channel
         self._publication = publication
         self._serial = serial
         self._done = done
+        self._was_heard = was_heard
 
     def __call__(self, reply: Reply | BrokerError) -> None:
         if not isinstance(reply, BrokerError):
@@ -212,10 +276,24 @@ class _Plain:
             return
         if reply is AWAY:
             self.hear()
+        elif self._was_heard and isinstance(reply, Redirect):
+            reply.instead = self._publish_heard
         self._done(reply)
 
     def hear(self) -> None:
-        self._publisher.hear_own(self._channel, self._publication, self._serial)
+        if not self._was_heard:
+            self._was_heard = True
+            self._publisher.hear_own(self._channel, self._publication, self._serial)
+
+    def _publish_heard(self, shard: _Publishes, done: Done[Published]) -> None:
+        shard.publisher.publish_heard(self._channel, self._publication, done)
+
+
+class _Publishes(Protocol):
+    """What a publication that is sent on needs of the other shard."""
+
+    @property
+    def publisher(self) -> Publisher: ...
 
 
 def ms(seconds: float) -> int:

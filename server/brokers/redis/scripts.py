@@ -6,7 +6,11 @@ publication is kept and published in one step, so that what is heard is in the o
 begun in another incarnation of Redis starts afresh with another epoch, because a Redis that was started again may have
 come up with less than it had acknowledged.
 
-The names of a channel's keys have it for a hash tag: they are on one node of a Redis Cluster.
+In a Redis Cluster the incarnation is not what the asker last saw of it but the primary's replication id, which is new
+when it was started or promoted: a replica that was promoted may lack what was acknowledged. A stream of another one is
+taken on if it was moved here from one of the primaries that the asker knows (`trusted`).
+
+The names of a channel's keys have it for a hash tag: they are in one slot of a cluster.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ class Script:
 
 
 # The epoch of the stream, made if there is none of this incarnation.
-_EPOCH: Final = b"""
+_EPOCH_OF: Final = b"""
 local function epoch_of(meta, stream, fresh, incarnation)
   local known = redis.call('HMGET', meta, 'e', 'r')
   if known[1] and known[2] == incarnation then return known[1] end
@@ -48,12 +52,26 @@ local function epoch_of(meta, stream, fresh, incarnation)
 end
 """
 
+_EPOCH_OF_CLUSTER: Final = b"""
+local function epoch_of(meta, stream, fresh, trusted)
+  local known = redis.call('HMGET', meta, 'e', 'r')
+  local info = redis.call('INFO', 'replication')
+  if known[1] and known[2] and string.find(info, 'master_replid:' .. known[2], 1, true) then return known[1] end
+  local own = string.match(info, 'master_replid:(%x%x%x%x%x%x%x%x)')
+  if known[1] and known[2] and string.find(trusted, known[2], 1, true) then
+    redis.call('HSET', meta, 'r', own)
+    return known[1]
+  end
+  redis.call('DEL', meta, stream)
+  redis.call('HSET', meta, 'e', fresh, 'r', own)
+  return fresh
+end
+"""
+
 # KEYS meta, stream[, idempotency key]. ARGV 1 name of the channel, 2 body, 3 size, 4 ttl, 5 ttl of the meta hash (ms),
-# 6 a fresh epoch, 7 incarnation, 8 version, 9 epoch of the version, 10 ttl of the idempotency key (ms).
-# Returns offset, epoch, 1 if it was not published.
-PUBLISH: Final = Script(
-    _EPOCH
-    + b"""
+# 6 a fresh epoch, 7 incarnation (in a cluster: the trusted ones), 8 version, 9 epoch of the version, 10 ttl of the
+# idempotency key (ms). Returns offset, epoch, 1 if it was not published.
+_PUBLISH: Final = b"""
 if KEYS[3] then
   local answer = redis.call('GET', KEYS[3])
   if answer then return {string.match(answer, '%d+') or 0, string.sub(answer, -8), 1} end
@@ -75,23 +93,18 @@ if KEYS[3] then redis.call('SET', KEYS[3], text .. ' ' .. epoch, 'PX', ARGV[10])
 redis.call('PUBLISH', ARGV[1], struct.pack('>I8', offset) .. epoch .. ARGV[2])
 return {offset, epoch, 0}
 """
-)
 
 # KEYS idempotency key. ARGV 1 name of the channel, 2 message, 3 ttl of the key (ms). Returns 1 if not published.
-PUBLISH_ONCE: Final = Script(
-    b"""
+_PUBLISH_ONCE: Final = b"""
 if not redis.call('SET', KEYS[1], '', 'PX', ARGV[3], 'NX') then return 1 end
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return 0
 """
-)
 
 # KEYS meta, stream. ARGV 1 first offset, 2 last offset ("": the top), 3 limit ("": all), 4 "1" for newest first, 5 how
 # many of the latest may be read (0: all), 6 ttl of the meta hash (ms), 7 its ttl if nothing was published, 8 a fresh
 # epoch, 9 incarnation. Returns offset, epoch, entries.
-HISTORY: Final = Script(
-    _EPOCH
-    + b"""
+_HISTORY: Final = b"""
 local epoch = epoch_of(KEYS[1], KEYS[2], ARGV[8], ARGV[9])
 local offset = redis.call('HGET', KEYS[1], 'o')
 local ttl = offset and ARGV[6] or ARGV[7]
@@ -106,7 +119,6 @@ if ARGV[4] == '1' then command = {'XREVRANGE', KEYS[2], to, from} end
 if ARGV[3] ~= '' then command[5], command[6] = 'COUNT', ARGV[3] end
 return {offset, epoch, redis.call(unpack(command))}
 """
-)
 
 _NOW: Final = b"""
 local time = redis.call('TIME')
@@ -147,7 +159,28 @@ return {clients, people}
 """
 )
 
-ALL: Final = (PUBLISH, PUBLISH_ONCE, HISTORY, PRESENT, WHO)
+
+@dataclass(frozen=True, slots=True)
+class Scripts:
+    """The scripts for one kind of Redis, and how a message is published there."""
+
+    publish: Script
+    publish_once: Script
+    history: Script
+    verb: str
+
+    @property
+    def all(self) -> tuple[Script, ...]:
+        return self.publish, self.publish_once, self.history, PRESENT, WHO
+
+
+def _scripts(epoch_of: bytes, verb: str) -> Scripts:
+    publish, publish_once = (source.replace(b"'PUBLISH'", f"'{verb}'".encode()) for source in (_PUBLISH, _PUBLISH_ONCE))
+    return Scripts(Script(epoch_of + publish), Script(publish_once), Script(epoch_of + _HISTORY), verb)
+
+
+ORDINARY: Final = _scripts(_EPOCH_OF, "PUBLISH")
+CLUSTER: Final = _scripts(_EPOCH_OF_CLUSTER, "SPUBLISH")
 
 
 class Names:
@@ -163,26 +196,35 @@ class Names:
         self._channels = f"{prefix}:db{db}:c" if db else f"{prefix}:c"
 
     def channel(self, channel: str) -> bytes:
-        return f"{self._channels}:{{{channel}}}".encode()
+        return f"{self._channels}:{_tagged(channel)}".encode()
 
-    def probe(self, node: str) -> bytes:
-        return f"{self._prefix}:probe:{node}".encode()
-
-    def probe_keys(self, node: str) -> tuple[bytes, bytes]:
-        return f"{self._prefix}:probe:m:{{{node}}}".encode(), f"{self._prefix}:probe:s:{{{node}}}".encode()
+    def probe(self, tag: str) -> tuple[bytes, bytes, bytes]:
+        """Return the names of a probe's channel, meta hash and stream."""
+        channel, meta, stream = (f"{self._prefix}:probe{kind}:{{{tag}}}".encode() for kind in ("", ":m", ":s"))
+        return channel, meta, stream
 
     def _kept(self, channel: str) -> tuple[bytes, bytes, bytes]:
         """Return the names of a channel, its meta hash and its stream."""
         return self.channel(channel), self.meta(channel), self.stream(channel)
 
     def meta(self, channel: str) -> bytes:
-        return f"{self._prefix}:m:{{{channel}}}".encode()
+        return f"{self._prefix}:m:{_tagged(channel)}".encode()
 
     def stream(self, channel: str) -> bytes:
-        return f"{self._prefix}:s:{{{channel}}}".encode()
+        return f"{self._prefix}:s:{_tagged(channel)}".encode()
 
     def presence(self, channel: str) -> bytes:
-        return f"{self._prefix}:p:{{{channel}}}".encode()
+        return f"{self._prefix}:p:{_tagged(channel)}".encode()
 
     def key(self, channel: str, key: str) -> bytes:
-        return f"{self._prefix}:i:{{{channel}}}:{key}".encode()
+        return f"{self._prefix}:i:{_tagged(channel)}:{key}".encode()
+
+
+def is_for_nodes(channel: str) -> bool:
+    """Tell if a channel is the nodes' own: it has a space, which no client's channel has."""
+    return " " in channel
+
+
+def _tagged(channel: str) -> str:
+    """Write a channel as a hash tag. One that begins with a } would be an empty tag: its names get another one."""
+    return f"{{{channel}}}" if channel[:1] != "}" else f":{{-}}{channel}"

@@ -3,25 +3,30 @@
 Laws:
 - after we were deaf the ear is told that something may be lost, once all is heard again and can be asked for.
 - a message that is none of ours is ignored, counted, and logged at most once a second.
+
+In a Redis Cluster it is one primary: it probes itself in a slot of its own, and channels come and go with their slots.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 
 from server.brokers.base import Ear
 from server.brokers.redis import scripts
 from server.brokers.redis.address import Address
 from server.brokers.redis.commands import Commands
-from server.brokers.redis.connection import Connection, Reply
+from server.brokers.redis.connection import Command, Connection, Reply
 from server.brokers.redis.link import Backoff, Link
 from server.brokers.redis.message import Kind, Malformed, decode
 from server.brokers.redis.publisher import Publisher
 from server.brokers.redis.pulse import Pulse
-from server.brokers.redis.scripts import Names
-from server.brokers.redis.subscriber import Subscriber
+from server.brokers.redis.scripts import Names, is_for_nodes
+from server.brokers.redis.slots import slot_of
+from server.brokers.redis.subscriber import ORDINARY, SHARDED, Claim, Subscriber
 from server.core.counters import Histogram
 
 log = logging.getLogger("stentor.redis")
@@ -40,15 +45,25 @@ class Pace:
     backoff: Backoff = field(default_factory=Backoff)
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterSide:
+    """What a shard needs of its cluster: to say that slots have moved, and whose streams may be taken on."""
+
+    moved: Callable[[], None]
+    trusted: Callable[[Shard], bytes]
+
+
 class Shard:
     """See the module. `came_up` is called when it has come up, and `lost` when it was deaf and hears again."""
 
     def __init__(
         self,
         address: Address,
-        ear: Ear,
         *,
+        ear: Ear,
+        hear_control: Callable[[bytes], bool],
         origin: bytes,
+        serials: Callable[[], int],
         lag: Histogram,
         pace: Pace,
         clock: Callable[[], float],
@@ -57,37 +72,57 @@ class Shard:
         wall_clock: Callable[[], float],
         came_up: Callable[[], None],
         lost: Callable[[Shard], None],
+        cluster: ClusterSide | None = None,
     ) -> None:
+        self.address = address
         self.names = Names(address.prefix, address.db)
+        self.scripts = scripts.CLUSTER if cluster is not None else scripts.ORDINARY
+        self.lineage = b""  # of what Redis knows: its incarnation, as it was when we connected
         self.gaps = 0
         self.malformed = 0
         self._ear = ear
+        self._hear_control = hear_control
         self._origin = origin
         self._clock = clock
         self._came_up = came_up
         self._lost = lost
+        self._cluster = cluster
+        self._patience = pace.patience
+        self._expected_until = 0.0
         self._owes_loss = False
+        self._regained: list[str] = []
         self._complained = -1.0
         self._pulse = Pulse(pace.probe_period, pace.probe_patience, lag)
         self.commands = Commands(
-            scripts.ALL, fail=self._drop_commands, clock=clock, call_soon=call_soon, patience=pace.patience
+            self.scripts.all, fail=self._drop_commands, clock=clock, call_soon=call_soon, patience=pace.patience
         )
         self.subscriber = Subscriber(
-            hear=self._hear, hearing=self._hears_again, clock=clock, call_soon=call_soon, patience=pace.patience
+            hear=self._hear,
+            hearing=self._hears_again,
+            clock=clock,
+            call_soon=call_soon,
+            patience=pace.patience,
+            verbs=SHARDED if cluster is not None else ORDINARY,
+            regained=self._regained.append,
+            moved=cluster.moved if cluster is not None else None,
         )
         self.publisher = Publisher(
             self.commands,
             self.names,
+            self.scripts,
             ear,
             origin=origin,
+            serials=serials,
             new_epoch=new_epoch,
             wall_clock=wall_clock,
             is_deaf=lambda: not self.subscriber.is_hearing,
+            is_regaining=self.subscriber.is_regaining,
+            incarnation=partial(cluster.trusted, self) if cluster is not None else lambda: self.lineage,
         )
         self._command_link = Link(
             "commands",
             address,
-            opening=[*(("SCRIPT", "LOAD", script.source) for script in scripts.ALL), ("INFO", "server")],
+            opening=self._opening,
             up=self._commands_up,
             down=self.commands.down,
             patience=pace.patience,
@@ -96,18 +131,26 @@ class Shard:
         self._hearing_link = Link(
             "subscriptions",
             address,
-            opening=[("PING",)],
+            opening=lambda: [("PING",)],
             up=self._subscriber_up,
             down=self._subscriber_down,
             patience=pace.patience,
             backoff=pace.backoff,
         )
-        self.subscriber.subscribe(self.publisher.probe_name, "", _ignore)
+        self._slots: Set[int] = frozenset()
+        self._probe_slot = -1
+        if cluster is None:
+            self.subscriber.subscribe(self.publisher.probe_name, "", _ignore)
 
     @property
     def is_up(self) -> bool:
         """Tell if Redis takes commands, and we hear."""
         return self.commands.is_up and self.subscriber.is_hearing
+
+    @property
+    def is_coming(self) -> bool:
+        """Tell if it was never up, and may be in a moment."""
+        return self._command_link.reconnects < 0 and self._clock() < self._expected_until
 
     @property
     def reconnects(self) -> int:
@@ -116,9 +159,23 @@ class Shard:
 
     def channels(self) -> list[str]:
         """Return the channels that somebody wants to hear."""
-        return [channel for channel in self.subscriber.channels() if channel]
+        return [channel for channel in self.subscriber.channels() if channel and not is_for_nodes(channel)]
+
+    def own(self, slots: Set[int]) -> None:
+        """Learn which slots of the cluster it has: its probe goes by one of them."""
+        self._slots = slots
+        if self._probe_slot in slots or not slots:
+            return
+        self.subscriber.release(self.publisher.probe_name.__eq__)
+        tags = (f"{self._origin.hex()}.{number}" for number in count())
+        tag, slot = next((tag, slot) for tag in tags if (slot := slot_of(self.names.probe(tag)[0])) in slots)
+        self._probe_slot = slot
+        self.publisher.probe_by(tag)
+        self.subscriber.adopt([Claim(self.publisher.probe_name, "", (), was_heard=False)])
+        self._pulse.restart(self._clock())
 
     def start(self) -> None:
+        self._expected_until = self._clock() + self._patience
         self._command_link.start()
         self._hearing_link.start()
 
@@ -132,6 +189,7 @@ class Shard:
         self.subscriber.tick(now)
         if not self.is_up:
             return
+        self._tell_regained()
         self._pulse.check(now, is_behind=self.subscriber.is_behind)
         if self._pulse.is_deaf:
             self._pulse.restart(now)
@@ -150,6 +208,8 @@ class Shard:
         try:
             kind, origin, serial, epoch, publication = decode(data)
             self._check_place(kind, channel)
+            if kind == Kind.CONTROL and not self._hear_control(publication.payload):
+                raise Malformed("word of a node that makes no sense")
         except Malformed as error:
             self.malformed += 1
             self._complain("%d malformed messages were ignored, the last one: %s", self.malformed, error)
@@ -164,16 +224,24 @@ class Shard:
 
     def _check_place(self, kind: int, channel: str) -> None:
         # The probe's channel is nobody's: it is known as "".
-        if (kind == Kind.PROBE) != (not channel):
-            raise Malformed("a probe on a channel, or a publication where probes go")
+        if (kind == Kind.PROBE) != (not channel) or (kind == Kind.CONTROL) != is_for_nodes(channel):
+            raise Malformed("a probe or a node's word on a channel, or a publication where these go")
 
     # Connections
 
     def _drop_commands(self, why: str) -> None:
         self._command_link.drop(why)
 
+    def _opening(self) -> list[Command]:
+        loads: list[Command] = [("SCRIPT", "LOAD", script.source) for script in self.scripts.all]
+        if self._cluster is None:
+            return [*loads, ("INFO", "server")]
+        # Refused where there is no such slot, or the cluster is down: then it is no use to be connected.
+        checks: list[Command] = [("EXISTS", self.publisher.probe_name)] if self._slots else []
+        return [*loads, *checks, ("INFO", "replication")]
+
     def _commands_up(self, connection: Connection, replies: list[Reply]) -> None:
-        self.publisher.incarnation = _run_id(replies[-1])
+        self.lineage = _incarnation(replies[-1])
         self.commands.up(connection)
         self._settle()
 
@@ -183,7 +251,7 @@ class Shard:
     def _subscriber_down(self) -> None:
         if self.subscriber.down():
             self.gaps += 1
-            self._owes_loss = True
+            self._owes_loss = self._cluster is None
         self.publisher.hear_what_waits()
 
     def _hears_again(self) -> None:
@@ -195,9 +263,17 @@ class Shard:
         if not self.is_up:
             return
         self._came_up()
+        self._tell_regained()
         if self._owes_loss:
             self._owes_loss = False
             self._lost(self)
+
+    def _tell_regained(self) -> None:
+        """Say of the channels that were deaf while their slots moved that something may be lost."""
+        channels = self._regained[:]
+        self._regained.clear()
+        for channel in channels:
+            self._ear.lost(channel)
 
     def _complain(self, text: str, *arguments: object) -> None:
         now = self._clock()
@@ -206,10 +282,12 @@ class Shard:
             log.warning(text, *arguments)
 
 
-def _run_id(info: bytes) -> bytes:
+def _incarnation(info: bytes) -> bytes:
+    """Return what tells one Redis from the one that was there before: eight characters of what it calls itself."""
     for line in info.split(b"\r\n"):
-        if line.startswith(b"run_id:"):
-            return line[7:15]
+        name, _, value = line.partition(b":")
+        if name in (b"run_id", b"master_replid"):
+            return value[:8]
     return b""
 
 

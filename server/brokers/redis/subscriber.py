@@ -3,6 +3,9 @@
 Laws: names are asked for in batches, once per turn of the event loop, and given back late, in batches too; whoever
 waits for a confirmation is told in bounded time. What comes in is taken from the socket first and worked on after, a
 part per turn of the event loop: Redis cuts those off who are slow to read. What waits here is bounded, too.
+
+In a Redis Cluster (`SHARDED`) names may go to another shard: those whose slots move are given up by one subscriber
+(`release`) and taken over by another (`adopt`); whoever heard them is told when they are heard again.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -18,6 +22,7 @@ import hiredis
 from server.brokers.base import BrokerError, Done
 from server.brokers.redis.commands import AWAY
 from server.brokers.redis.connection import Connection, Reply, pack
+from server.brokers.redis.inbox import Inbox
 
 log = logging.getLogger("stentor.redis")
 
@@ -25,13 +30,35 @@ log = logging.getLogger("stentor.redis")
 _BATCH: Final = 500
 # Seconds for which a name is kept that nobody wants any more.
 LINGER: Final = 2.0
-# Bytes that are parsed at a time (more would be moved about in memory), and how often in one turn.
-_BITE: Final = 16384
-_BITES: Final = 4
-# Bytes that may wait for us; then it is Redis that must hold them, and cut us off if it does not want to.
-MOST_BYTES: Final = 32 << 20
 
 Hear = Callable[[str, bytes], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Verbs:
+    """What is said and heard in one kind of publish and subscribe; `batch` names fit into one command."""
+
+    subscribe: str
+    unsubscribe: str
+    message: bytes
+    confirmed: bytes
+    ended: bytes
+    batch: int
+
+
+ORDINARY: Final = Verbs("SUBSCRIBE", "UNSUBSCRIBE", b"message", b"subscribe", b"unsubscribe", _BATCH)
+# The names of one command would have to be of one slot.
+SHARDED: Final = Verbs("SSUBSCRIBE", "SUNSUBSCRIBE", b"smessage", b"ssubscribe", b"sunsubscribe", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A name that goes to another shard, and who waits for it."""
+
+    name: bytes
+    channel: str
+    waiting: tuple[Done[None], ...]
+    was_heard: bool
 
 
 class _Waiter:
@@ -42,14 +69,22 @@ class _Waiter:
         self.done: Done[None] | None = done
         self.due = due
 
-    def tell(self, answer: BrokerError | None) -> None:
+    def give_up(self) -> Done[None] | None:
+        """Return who waits, to wait elsewhere."""
         done, self.done = self.done, None
+        return done
+
+    def tell(self, answer: BrokerError | None) -> None:
+        done = self.give_up()
         if done is not None:
             done(answer)
 
 
 class Subscriber:
-    """See the module. `hearing` is called when, after `up`, everything is confirmed that was wanted then."""
+    """See the module. `hearing` is called when, after `up`, everything is confirmed that was wanted then.
+
+    In a cluster, `moved` is called when names are elsewhere, and `regained` for each that is heard again after that.
+    """
 
     def __init__(
         self,
@@ -59,8 +94,16 @@ class Subscriber:
         clock: Callable[[], float],
         call_soon: Callable[[Callable[[], None]], object],
         patience: float,
+        verbs: Verbs = ORDINARY,
+        regained: Callable[[str], None] = lambda channel: None,
+        moved: Callable[[], None] | None = None,
     ) -> None:
         self.is_hearing = False
+        self._verbs = verbs
+        self._regained = regained
+        self._moved = moved
+        self._is_troubled = False  # something that was asked for was refused
+        self._regaining: set[bytes] = set()  # what was heard, and is not
         self._hear = hear
         self._hearing = hearing
         self._clock = clock
@@ -74,7 +117,7 @@ class Subscriber:
         self._asked: list[bytes] = []
         self._waiters: dict[bytes, list[_Waiter]] = {}
         self._by_due: deque[_Waiter] = deque()
-        self._inbox = _Inbox(self._take, self._give_up, call_soon)
+        self._inbox = Inbox(self._take, self._give_up, call_soon)
 
     @property
     def is_up(self) -> bool:
@@ -123,7 +166,11 @@ class Subscriber:
         for name in left:
             self._forget(name)
         if left and self._connection is not None:
-            self._connection.write(pack(("UNSUBSCRIBE", *left)))
+            commands = [pack((self._verbs.unsubscribe, *batch)) for batch in _batches(left, self._verbs.batch)]
+            self._connection.write(b"".join(commands))
+        if self._is_troubled:
+            self._is_troubled = False
+            self._ask([name for name in self._channels if name not in self._confirmed])
 
     def up(self, connection: Connection) -> None:
         """Take a new connection, and ask for all that is wanted."""
@@ -141,9 +188,42 @@ class Subscriber:
         was_heard = bool(self._confirmed)
         self._connection = None
         self.is_hearing = False
+        if self._moved is not None:
+            self._regaining |= self._confirmed  # it may be another shard that hears them next
         self._confirmed.clear()
+        self._is_troubled = False
         self._inbox.end()
         return was_heard
+
+    # In a cluster
+
+    def is_regaining(self, name: bytes) -> bool:
+        """Tell if a name was heard, is not, and will be."""
+        return name in self._regaining
+
+    def release(self, is_gone: Callable[[bytes], bool]) -> list[Claim]:
+        """Give up the names whose slots are gone; nobody is told."""
+        claims = []
+        for name in [name for name in self._channels if is_gone(name)]:
+            waiting = tuple(done for waiter in self._waiters.pop(name, ()) if (done := waiter.give_up()) is not None)
+            is_wanted = name not in self._leaving
+            was_heard = name in self._confirmed or name in self._regaining
+            if is_wanted:
+                claims.append(Claim(name, self._channels[name], waiting, was_heard))
+            self._leaving[name] = 0.0
+            self._forget(name)
+        self._look_if_hearing()
+        return claims
+
+    def adopt(self, claims: Iterable[Claim]) -> None:
+        """Take over what another one has given up."""
+        for claim in claims:
+            if claim.was_heard:
+                self._regaining.add(claim.name)
+            if not self.is_hearing and self._connection is not None:
+                self._missing.add(claim.name)
+            for done in claim.waiting or (_ignore,):
+                self.subscribe(claim.name, claim.channel, done)
 
     # Names
 
@@ -153,7 +233,7 @@ class Subscriber:
 
     def _ask(self, names: Iterable[bytes]) -> None:
         if self._connection is not None:
-            commands = [pack(("SUBSCRIBE", *batch)) for batch in _batches(names)]
+            commands = [pack((self._verbs.subscribe, *batch)) for batch in _batches(names, self._verbs.batch)]
             if commands:
                 self._connection.write(b"".join(commands))
 
@@ -161,6 +241,7 @@ class Subscriber:
         del self._leaving[name], self._channels[name]
         self._confirmed.discard(name)
         self._missing.discard(name)
+        self._regaining.discard(name)
         for waiter in self._waiters.pop(name, ()):
             waiter.tell(AWAY)
 
@@ -170,14 +251,16 @@ class Subscriber:
         # Every message of everybody comes by here, and a match statement would take four times as long.
         if type(reply) is list and len(reply) == 3:
             kind, name, data = reply
-            if kind == b"message":
+            if kind == self._verbs.message:
                 channel = self._channels.get(name)
                 if channel is not None:
                     self._hear(channel, data)
-            elif kind == b"subscribe":
+            elif kind == self._verbs.confirmed:
                 self._confirm(name)
+            elif kind == self._verbs.ended:
+                self._end(name)
         elif isinstance(reply, hiredis.ReplyError):
-            self._give_up()
+            self._refuse()
 
     def _confirm(self, name: bytes) -> None:
         if name not in self._channels:
@@ -187,96 +270,43 @@ class Subscriber:
             waiter.tell(None)
         if not self.is_hearing:
             self._missing.discard(name)
-            if not self._missing:
-                self.is_hearing = True
-                self._hearing()
+            self._look_if_hearing()
+        if name in self._regaining:
+            self._regaining.remove(name)
+            self._regained(self._channels[name])
+
+    def _look_if_hearing(self) -> None:
+        if self._connection is not None and not self.is_hearing and not self._missing:
+            self.is_hearing = True
+            self._hearing()
+
+    def _end(self, name: bytes) -> None:
+        """Learn that a name is heard no more; if it is wanted, its slot has moved."""
+        if name not in self._confirmed:
+            return
+        self._confirmed.remove(name)
+        if name not in self._leaving:
+            self._regaining.add(name)
+        self._refuse()
+
+    def _refuse(self) -> None:
+        """Learn that a name is not to be had here: not now, or not any more."""
+        if self._moved is None:
+            self._give_up()
+        else:
+            self._is_troubled = True
+            self._moved()
 
     def _give_up(self) -> None:
         if self._connection is not None:
             self._connection.abort()
 
 
-class _Inbox:
-    """What the socket gave, until it is worked on."""
-
-    def __init__(
-        self,
-        take: Callable[[Reply], None],
-        broken: Callable[[], None],
-        call_soon: Callable[[Callable[[], None]], object],
-    ) -> None:
-        self._take = take
-        self._broken = broken
-        self._call_soon = call_soon
-        self._connection: Connection | None = None
-        self._reader = hiredis.Reader()
-        self._chunks: deque[bytes] = deque()
-        self._eaten = 0  # of the first chunk
-        self.bytes = 0
-        self._is_working = False
-        self._is_full = False
-
-    def begin(self, connection: Connection) -> None:
-        self.end()
-        self._connection = connection
-
-    def end(self) -> None:
-        """Forget what waits: it comes from a connection that is gone."""
-        self._connection = None
-        self._reader = hiredis.Reader()
-        self._chunks.clear()
-        self._eaten = self.bytes = 0
-        self._is_full = False
-
-    def put(self, data: bytes) -> None:
-        self._chunks.append(data)
-        self.bytes += len(data)
-        if self.bytes > MOST_BYTES and not self._is_full and self._connection is not None:
-            self._is_full = True
-            self._connection.pause_reading()
-        if not self._is_working:
-            self._is_working = True
-            self._call_soon(self._work)
-
-    def _work(self) -> None:
-        self._is_working = False
-        connection = self._connection
-        try:
-            for _ in range(_BITES):
-                if not self._chunks:
-                    break
-                self._bite()
-                if self._connection is not connection:  # what we told has ended it
-                    return
-        except hiredis.ProtocolError:
-            self._broken()
-            return
-        if self._is_full and self.bytes < MOST_BYTES // 2 and connection is not None:
-            self._is_full = False
-            connection.resume_reading()
-        if self._chunks:
-            self._is_working = True
-            self._call_soon(self._work)
-
-    def _bite(self) -> None:
-        chunk, start = self._chunks[0], self._eaten
-        size = min(_BITE, len(chunk) - start)
-        reader = self._reader
-        reader.feed(chunk, start, size)
-        self.bytes -= size
-        self._eaten += size
-        if self._eaten == len(chunk):
-            self._chunks.popleft()
-            self._eaten = 0
-        gets, take = reader.gets, self._take
-        while (reply := gets()) is not False:
-            try:
-                take(reply)
-            except Exception:
-                log.exception("a message could not be heard")  # the next ones are others
-
-
-def _batches(names: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:
+def _batches(names: Iterable[bytes], size: int) -> Iterator[tuple[bytes, ...]]:
     rest = iter(names)
-    while batch := tuple(islice(rest, _BATCH)):
+    while batch := tuple(islice(rest, size)):
         yield batch
+
+
+def _ignore(answer: object) -> None:
+    """Whoever wanted to know was told by the one who had the name before."""
