@@ -14,7 +14,7 @@ from typing import Final
 
 from server.config.sources import COMMAND_LINE, ConfigError, unknown
 
-COMMANDS: Final = ("serve", "check", "token", "publish", "listen")
+COMMANDS: Final = ("serve", "check", "doctor", "token", "publish", "listen")
 INTERRUPTED: Final = 130  # what a shell reports of a program that SIGINT ended
 
 

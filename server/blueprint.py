@@ -5,13 +5,17 @@ The one place that knows both the options and the parts. Builds values and small
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
 from collections.abc import Callable
 
+from cryptography import x509
 from pydantic import SecretStr
 
-from server.brokers.base import Broker, Ear, Retention
+from server.admin.api import Api, Desk
+from server.admin.fleet_api import FleetApi
+from server.brokers.base import Broker, Ear, Retention, Shared
 from server.brokers.memory import MemoryBroker
 from server.config import Settings
 from server.config.namespaces import Namespace
@@ -35,6 +39,8 @@ from server.edge.listener import Terms
 from server.edge.origins import Origins
 from server.node.namespaces import ChannelOptions, Namespaces, RecoveryMode
 from server.node.permissions import Permissions
+
+log = logging.getLogger("stentor")
 
 
 class Impossible(Exception):
@@ -61,6 +67,19 @@ def broker(settings: Settings) -> Callable[[Ear], Broker]:
     except AddressError as fault:
         raise Impossible(f"broker: {fault}") from None
     return lambda node: RedisBroker(addresses, node)
+
+
+def everywhere(api: Api, desk: Desk, settings: Settings) -> Api:
+    """Let the commands of an API reach every server that shares the broker, if it can be shared."""
+    if not isinstance(desk.broker, Shared):
+        return api
+    return FleetApi(
+        desk,
+        api,
+        desk.broker.switchboard,
+        max_channel_length=settings.max_channel_length,
+        max_message_size=settings.max_message_size,
+    )
 
 
 def terms(settings: Settings) -> Terms:
@@ -162,3 +181,19 @@ def tls(settings: Settings) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(settings.tls_cert, settings.tls_key)
     return context
+
+
+def certificate_expiry(settings: Settings) -> float | None:
+    """Tell when the certificate of the public port ends, in Unix time; None without one. Raises OSError.
+
+    It is of the file as it is now: to be called when that is loaded, since a later one is not in use.
+    """
+    if settings.tls_cert is None:
+        return None
+    try:
+        # Those of who signed it follow.
+        own = x509.load_pem_x509_certificate(settings.tls_cert.read_bytes())
+    except ValueError as fault:  # what serves need not be what can be read
+        log.warning("when the certificate ends is not to be found out: %s", fault)
+        return None
+    return own.not_valid_after_utc.timestamp()

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import logging
 import math
+import os
 import signal
 import sys
 import time
@@ -21,18 +22,24 @@ import uvloop
 from websockets.asyncio.server import broadcast
 
 from server import __version__, blueprint, logs
+from server.admin import configuration
 from server.admin.app import Internal
 from server.admin.node_api import NodeApi
+from server.admin.pauses import CollectorPauses
 from server.brokers.base import Broker, Remote
 from server.core.backlog import Backlog
 from server.core.counters import Counters
 from server.core.hub import Hub
+from server.core.returns import spread_of
 from server.core.subscription import Subscription
+from server.edge.brownout import Shedding
 from server.edge.centrifuge.service import Service
 from server.edge.centrifuge.session import CentrifugeSession
+from server.edge.closing import Close, come_back
 from server.edge.connection import Connection
 from server.edge.heartbeat import Wheel
-from server.edge.listener import Farewell, Listener, goodbye
+from server.edge.latency import LatencySample
+from server.edge.listener import Farewell, Listener
 from server.edge.recorder import Recorder
 from server.edge.sessions import Sessions
 from server.edge.turnstile import Turnstile
@@ -41,6 +48,7 @@ from server.node.chores import Chores
 from server.node.node import Node
 from server.node.permissions import Permissions
 from server.node.registry import Registry
+from server.notify import ServiceManager
 
 if TYPE_CHECKING:
     from server.config import Settings
@@ -51,6 +59,8 @@ log = logging.getLogger("stentor")
 DRAINED: Final = 0
 CUT_SHORT: Final = 1
 CANNOT_LISTEN: Final = 2
+# What a drain may take besides `drain_timeout`.
+GRACE: Final = 5.0
 
 
 def run(settings: Settings) -> int:
@@ -71,16 +81,25 @@ async def _serve(settings: Settings) -> int:
     except blueprint.Impossible as fault:
         return cannot_build(fault)
     internal = house.internal()
+    calm_the_collector()
     try:
         internal_port = await internal.listen(settings.internal_host, settings.internal_port)
         port = await house.listen()
     except OSError as error:
         await internal.stop()
         return cannot_listen(error)
-    calm_the_collector()
+    manager = ServiceManager.of(os.environ, os.getpid())
+    house.on_drain = lambda: manager.stopping(settings.drain_timeout + GRACE, "draining")
+    if manager.is_there:
+        # A reload, to which only several workers have an answer; it would end us without a word to anybody.
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGHUP, log.warning, "SIGHUP: a single process has no successor; restart it, or set workers"
+        )
     announce(settings, port, internal_port)
+    manager.ready(asyncio.get_running_loop().call_later, f"listening on {_url_host(settings.host)}:{port}")
     code = await house.until_signalled(signals)
     await internal.stop()
+    manager.close()
     return code
 
 
@@ -126,7 +145,8 @@ class House:
 
     def __init__(self, settings: Settings, make_broker: Callable[[Node], Broker]) -> None:
         self._settings = settings
-        self.farewell: Farewell = goodbye
+        self.farewell: Farewell | None = None  # unless somebody has said otherwise, that of a shutdown
+        self.on_drain: Callable[[], None] = lambda: None
         loop = asyncio.get_running_loop()
         clock = time.monotonic
         counters = Counters()
@@ -154,6 +174,7 @@ class House:
             loop_lag=counters.event_loop_lag,
             clock=clock,
             call_later=loop.call_later,
+            sample=LatencySample(settings.latency_sample, counters.delivery_latency, clock),
         )
         self.listener = Listener(
             blueprint.terms(settings),
@@ -165,6 +186,8 @@ class House:
             turnstile=service.turnstile,
             clock=clock,
         )
+        self.shedding = Shedding(hub, self.listener.gate, clock=clock, call_later=loop.call_later)
+        self.pauses = CollectorPauses(counters.gc_pause)
         self.chores = Chores(
             [self.node.broker.sweep, service.tick], self.node.check_positions, self.node.check_suspects, loop.call_later
         )
@@ -180,6 +203,7 @@ class House:
             max_message_size=settings.max_message_size,
             node_id=service.node_id,
             connections=lambda: self.listener.gate.open,
+            find=self.listener.find,
         )
 
     def internal(self) -> Internal:
@@ -187,10 +211,11 @@ class House:
         settings = self._settings
         return Internal(
             self.listener,
-            self.api(),
+            blueprint.everywhere(self.api(), self.node, settings),
             time.monotonic,
             api_key=settings.api_key.get_secret_value() if settings.api_key else None,
             on_loopback=settings.internal_is_loopback,
+            configuration=configuration.in_force(settings),
         )
 
     async def listen(self, port: int | None = None, *, shared: bool = False) -> int:
@@ -200,25 +225,43 @@ class House:
         """
         settings = self._settings
         tls = blueprint.tls(settings)
+        self.listener.certificate_expires = blueprint.certificate_expiry(settings)
         if isinstance(self.node.broker, Remote):
             await self.node.broker.start()
         wanted = settings.port if port is None else port
         bound = await self.listener.listen(settings.host, wanted, backlog=settings.backlog, tls=tls, shared=shared)
         self.wheel.start()
+        self.pauses.start()
         self.chores.start()
+        if settings.brownout:
+            self.shedding.start()
         return bound
+
+    def come_back(self, code: Close, words: str = "", takers: float = 1.0) -> Farewell:
+        """Make the goodbye that tells each client when to come back, to as many `takers`, counted in workers."""
+        settings = self._settings
+        within = spread_of(
+            self.listener.gate.open,
+            takers=takers,
+            connect_rate=settings.connect_rate,
+            goodbye_rate=settings.drain_rate,
+        )
+        return come_back(code, words, within)
 
     async def until_signalled(self, signals: asyncio.Queue[int]) -> int:
         """Serve; drain at the first signal, stop at the second; return the exit code."""
         first = await signals.get()
         # From here on, before anything is awaited: not ready, and nobody gets in.
         self.listener.stop_accepting()
+        self.on_drain()
         log.info("%s: draining %d connections", signal.Signals(first).name, self.listener.gate.open)
         return await self._drain(signals)
 
     async def _drain(self, signals: asyncio.Queue[int]) -> int:
         settings = self._settings
-        drain = asyncio.create_task(self.listener.drain(settings.drain_timeout, settings.drain_rate, self.farewell))
+        # One like this takes its place, or others that have as much room.
+        farewell = self.farewell or self.come_back(Close.GOING_AWAY, "server shutting down, ")
+        drain = asyncio.create_task(self.listener.drain(settings.drain_timeout, settings.drain_rate, farewell))
         second = asyncio.create_task(signals.get())
         await asyncio.wait((drain, second), return_when=asyncio.FIRST_COMPLETED)
         code = DRAINED if drain.done() else CUT_SHORT
@@ -231,7 +274,9 @@ class House:
         self.listener.abort_all()
         await self.listener.all_dropped()
         self.wheel.stop()
+        self.pauses.stop()
         self.chores.stop()
+        self.shedding.stop()
         if isinstance(self.node.broker, Remote):
             await self.node.broker.stop()
         log.info("stopped" if code == DRAINED else "stopped before everyone was gone")

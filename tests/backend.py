@@ -46,6 +46,7 @@ def api_of(home: House, *, max_channel_length: int = 128, max_message_size: int 
         node_id="node",
         wall_clock=lambda: float(NOW),
         connections=lambda: home.gate.open,
+        find=home.listener.find,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from server.core.outbox import Outbox
+from server.core.subscription import Subscription
 from server.edge.connection import Connection
 from server.edge.session import RawSession
 from tests.fakes import Transport
@@ -31,6 +32,14 @@ class Scripted:
     @property
     def channel(self) -> str:
         return self._inner.channel
+
+    @property
+    def client(self) -> str:
+        return self._inner.client
+
+    @property
+    def subscription(self) -> Subscription | None:
+        return self._inner.subscription
 
     @property
     def outbox(self) -> Outbox | None:

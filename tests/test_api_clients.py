@@ -296,3 +296,66 @@ async def test_refresh_refuses(fields: dict[str, Any], code: int) -> None:
     with pytest.raises(ApiError) as error:
         await backend()[1].call("refresh", {"user": "ann", **fields})
     assert error.value.code == code
+
+
+def connection_of(client: Client) -> str:
+    """Return what the debug pages call a client."""
+    listener = client.home.listener
+    return listener.client_id(client.transport.protocol)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["centrifuge", "anonymous", "named", "raw", "raw with a name", "echo", "silent"])
+async def test_whoever_is_on_the_debug_pages_can_be_disconnected(kind: str) -> None:
+    home, api = backend()
+    clients = []
+    for _ in range(3):
+        if kind == "echo":
+            clients.append(Client(home, home.open("/echo")[1]))
+        elif kind == "silent":  # it has not said yet who it is
+            clients.append(Client(home, home.open("/connection/websocket")[1]))
+        elif kind.startswith("raw"):
+            clients.append(Client.listen(home, "news", "ann" if "name" in kind else ""))
+        else:
+            clients.append(Client.connect(home, "ann" if kind == "named" else "", "news"))
+    assert len({connection_of(client) for client in clients}) == 3
+    wanted = {"client": connection_of(clients[1])}
+    assert await api.call("disconnect", wanted) == {}
+    assert [client.said() for client in clients] == [[], [], []]
+    code = 1008 if kind == "echo" or kind.startswith("raw") else 3503
+    assert [client.code for client in clients] == [0, code, 0]
+    clients[1].transport.lose()
+    assert await api.call("disconnect", wanted) == {}
+    assert home.listener.recorder.before(1, 1)[0].client == wanted["client"]
+
+
+async def test_a_socket_without_a_request_can_be_disconnected() -> None:
+    home, api = backend()
+    connection, transport = home.accept()
+    await api.call("disconnect", {"client": home.listener.client_id(connection)})
+    assert transport.is_aborted
+
+
+@pytest.mark.parametrize(
+    "client", ["-", "-1", "1", "x-1", "no such client", "0" * 250, "{name}-0", "{name}-9", "{name}-²"]
+)
+async def test_whoever_is_not_there_is_not_disconnected(client: str) -> None:
+    home, api = backend()
+    here = Client.listen(home, "news")
+    name = connection_of(here).partition("-")[0]
+    assert await api.call("disconnect", {"client": client.format(name=name)}) == {}
+    assert (here.said(), here.code) == ([], 0)
+
+
+async def test_other_servers_clients_have_other_names() -> None:
+    (one, _), (other, api) = backend(), backend()
+    theirs, ours = Client.listen(one, "news"), Client.listen(other, "news")
+    await api.call("disconnect", {"client": connection_of(theirs)})
+    assert (ours.said(), ours.code) == ([], 0)
+
+
+async def test_only_to_disconnect_a_client_alone_will_do() -> None:
+    home, api = backend()
+    ann = Client.connect(home, "ann", "news")
+    for command in ("subscribe", "unsubscribe", "refresh"):
+        with pytest.raises(ApiError, match="user: a name is needed"):
+            await api.call(command, {"channel": "news", "client": ann.id})

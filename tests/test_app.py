@@ -79,6 +79,11 @@ async def test_alive_is_not_ready() -> None:
         status, _, body = await ask("/readyz")
         assert (status, orjson.loads(body)) == (200, {"status": "ready", "connections": 1})
 
+        home.gate.brownout = 1
+        status, _, body = await ask("/readyz")
+        assert (status, orjson.loads(body)) == (503, {"status": "browned out", "connections": 1})
+        home.gate.brownout = 0
+
         home.listener.stop_accepting()
         status, _, body = await ask("/readyz")
         assert (status, orjson.loads(body)) == (503, {"status": "draining", "connections": 1})

@@ -100,3 +100,16 @@ def test_what_is_gathered_for_those_who_keep_up_is_not_the_laggards_fault() -> N
     backlog.enforce_budget()
     assert evicted(backlog) == ["client"]
     assert backlog.bytes == 30
+
+
+def test_in_a_brownout_the_ceiling_is_lower_than_the_budget_and_comes_back() -> None:
+    backlog, boxes = laggards(100, 40, 30, 20)
+    assert backlog.fill == 0.9
+    backlog.shed(spare=False, share=0.75)
+    backlog.enforce_budget()
+    assert evicted(backlog) == [0]
+    assert backlog.bytes == 50
+    backlog.shed(spare=False, share=1.0)
+    boxes[1].offer(batch(b"y" * 50, channel=ROOMY))
+    backlog.enforce_budget()
+    assert (evicted(backlog), backlog.bytes) == ([], 100)

@@ -100,3 +100,25 @@ async def test_what_could_not_be_said_is_said_again() -> None:
     one.answers = True
     await balance.restore()
     assert (one.asked, two.asked) == ([[0.0, 1.0]], [])
+
+
+async def test_one_that_is_browned_out_gets_nothing_new_while_another_is_not() -> None:
+    balance, (first, second), _ = balanced(50, 50)
+    first.brownout = 1
+    await balance.restore()
+    assert first.asked == [[0.0, 1.0]]
+    second.brownout = 2
+    await balance.restore()
+    assert first.asked == [[0.0, 1.0]], "nobody is better than the other"
+    first.brownout = second.brownout = 0
+    await balance.restore()
+    assert first.asked == [[0.0, 1.0], None]
+
+
+def test_those_who_take_the_clients_of_one_that_goes_are_counted_by_their_parts() -> None:
+    assert balanced()[0].takers == 1.0
+    assert balanced(500)[0].takers == 1.0
+    assert balanced(500, 500, 500)[0].takers == 3.0
+    assert balanced(500, 0)[0].takers == 1.0, "the new one gets them all"
+    assert balanced(500, 0, 0)[0].takers == 2.0
+    assert balanced(5, 0)[0].takers == 2.0, "too few to tell"

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.edge.recorder import CAPACITY
 from server.supervisor.board import Board
 from server.supervisor.tally import Tally
 from server.supervisor.worker_link import State, Unanswered, Worker
@@ -28,7 +29,12 @@ class Asked(Worker):
         if self.answers.get(what) is None:
             await asyncio.sleep(within)
             raise Unanswered("in time")
-        return self.answers[what][: arguments[0]] if arguments else self.answers[what]
+        if what == "disconnects":
+            mark, most = arguments
+            start = 0 if mark is None else mark
+            piece = self.answers[what][start : start + most]
+            return start + len(piece), piece
+        return self.answers[what]
 
 
 def sent(count: float) -> list[Any]:
@@ -112,6 +118,36 @@ async def test_one_scrape_has_all_and_waits_for_nobody(office: Office) -> None:
     assert any(worker == "supervisor" for _, worker in found)
 
 
+async def test_a_worker_that_is_late_but_alive_is_shown_by_what_it_said_last(office: Office) -> None:
+    late = Asked(0, 1, metrics=sent(5))
+    late.is_up, late.heard_at = True, float("inf")
+    office.hire(late)
+    await office.metrics()
+    late.answers["metrics"] = None
+    found = await office.metrics()
+    assert (found["stentor_worker_up", "0"], found["stentor_messages_sent_total", "0"]) == (1, 5)
+    late.heard_at = 0.0
+    found = await office.metrics()
+    assert (found["stentor_worker_up", "0"], found["stentor_messages_sent_total", "0"]) == (0, 5)
+
+
+async def test_an_answer_that_is_late_for_one_scrape_is_in_time_for_the_next(office: Office) -> None:
+    late, come = Asked(0, 1), asyncio.Event()
+    late.is_up, late.heard_at = True, float("inf")
+
+    async def ask(what: str, *arguments: Any, within: float) -> Any:
+        await come.wait()
+        return sent(7)
+
+    late.ask = ask  # type: ignore[method-assign]
+    office.hire(late)
+    assert ("stentor_messages_sent_total", "0") not in await office.metrics()
+    come.set()
+    await asyncio.sleep(0)
+    found = await office.metrics()
+    assert (found["stentor_worker_up", "0"], found["stentor_messages_sent_total", "0"]) == (1, 7)
+
+
 async def test_what_a_worker_said_is_settled_when_it_has_ended(office: Office) -> None:
     dying = Asked(0, 1, metrics=sent(5))
     office.hire(dying)
@@ -123,7 +159,7 @@ async def test_what_a_worker_said_is_settled_when_it_has_ended(office: Office) -
 
 async def test_the_slowest_and_the_latest_of_all(office: Office) -> None:
     office.hire(
-        Asked(0, 1, slow=[{"queue_bytes": 5}], disconnects=[{"at": 1.0}, {"at": 3.0}]),
+        Asked(0, 1, slow=[{"queue_bytes": 5}], disconnects=[{"at": 3.0}, {"at": 1.0}]),
         Asked(1, 2, slow=[{"queue_bytes": 9}], disconnects=[{"at": 2.0}]),
         Asked(2, 3),
     )
@@ -132,8 +168,22 @@ async def test_the_slowest_and_the_latest_of_all(office: Office) -> None:
     _, left = await office.get("/debug/disconnects")
     assert [entry["at"] for entry in left["disconnects"]] == [3.0, 2.0, 1.0]
     _, left = await office.get("/debug/disconnects?limit=1")
-    assert left == {"disconnects": [{"worker": 1, "at": 2.0}]}
+    assert left == {"disconnects": [{"worker": 0, "at": 3.0}]}
     assert (await office.get("/debug/disconnects?limit=many"))[0] == 400
+
+
+async def test_the_flight_recorder_of_all_is_bounded_as_that_of_one(office: Office) -> None:
+    office.hire(
+        Asked(0, 1, disconnects=[{"at": float(at)} for at in range(30_000, 10_000, -2)]),
+        Asked(1, 2, disconnects=[{"at": float(at)} for at in range(30_001, 10_001, -2)]),
+        Asked(2, 3),
+    )
+    for query in ("", "?limit=999999999"):
+        _, said = await office.get("/debug/disconnects" + query)
+        entries = said["disconnects"]
+        assert len(entries) == CAPACITY
+        assert [entry["at"] for entry in entries] == [float(at) for at in range(30_001, 20_001, -1)]
+        assert [entry["worker"] for entry in entries[:4]] == [1, 0, 1, 0]
 
 
 async def test_it_lives_and_says_what_it_has(office: Office) -> None:
@@ -148,3 +198,15 @@ async def test_without_its_broker_it_is_not_ready(office: Office) -> None:
     office.broker_is_up = False
     status, said = await office.get("/readyz")
     assert (status, said["status"]) == (503, "degraded")
+
+
+async def test_it_is_ready_until_all_workers_are_browned_out(office: Office) -> None:
+    first, second = Asked(0, 1), Asked(1, 2)
+    office.hire(first, second)
+    first.brownout = 1
+    status, said = await office.get("/readyz")
+    assert (status, said["status"]) == (200, "ready")
+    assert [worker["state"] for worker in said["workers"]] == ["browned out", "ready"]
+    second.brownout = 4
+    status, said = await office.get("/readyz")
+    assert (status, said["status"]) == (503, "browned out")

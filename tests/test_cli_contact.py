@@ -93,6 +93,9 @@ def test_backoff_doubles_with_full_jitter_from_half_a_second_to_30() -> None:
     backoff.reset()
     assert backoff.next() == 0.5
     assert {low for low, _ in ranges} == {0.0}
+    # Asked to stay away for 7 seconds, it comes in the second after them, or in its own time if that is later.
+    assert [backoff.next(7.0) for _ in range(6)] == [8, 8, 8, 8, 16, 30]
+    assert {low for low, _ in ranges[-6:]} == {7.0}
     assert all(0 <= Backoff().next() <= 0.5 for _ in range(20))
 
 
@@ -199,13 +202,14 @@ async def test_a_server_that_restarts_says_when_to_come_back(asked: int, within:
         (closed(1012, "reconnect_after_ms=1500"), 1.5),
         (closed(1012, "reconnect_after_ms=999999999"), 300.0),
         (closed(1012, "restart"), None),
-        (closed(1001, "reconnect_after_ms=1500"), None),
+        (closed(1001, "server shutting down, reconnect_after_ms=1500"), 1.5),
+        (closed(1013, "reconnect_after_ms=1500"), None),
         (closed(1012, "reconnect_after_ms=-1"), None),
         (status(503), None),
         (ConnectionClosedError(None, None), None),
     ],
 )
-def test_only_a_restart_says_when(error: Exception, seconds: float | None) -> None:
+def test_only_a_server_that_goes_says_when(error: Exception, seconds: float | None) -> None:
     assert asked_away(error) == seconds
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from websockets.frames import Close as WireClose
 
-from server.edge.closing import ABNORMAL, Cause, Close, close_label, seen, standard
+from server.edge.closing import ABNORMAL, Cause, Close, close_label, come_back, seen, standard
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,19 @@ def test_a_plain_dialect_has_one_code_for_every_policy() -> None:
 )
 def test_what_the_close_frames_tell(received: WireClose | None, sent: WireClose | None, cause: Cause) -> None:
     assert seen(received, sent) == cause
+
+
+def test_each_is_told_a_time_of_its_own() -> None:
+    asked: list[tuple[float, float]] = []
+
+    def draw(low: float, high: float) -> float:
+        asked.append((low, high))
+        return high * len(asked) / 10
+
+    farewell = come_back(Close.RESTART, "", 4.0, draw)
+    assert [farewell() for _ in range(2)] == [(1012, "reconnect_after_ms=400"), (1012, "reconnect_after_ms=800")]
+    assert come_back(Close.GOING_AWAY, "bye, ", 5.0, draw)() == (1001, "bye, reconnect_after_ms=1500")
+    assert asked == [(0.0, 4.0), (0.0, 4.0), (0.0, 5.0)]
+    drawn = {come_back(Close.RESTART, "", 300.0)()[1] for _ in range(50)}
+    assert len(drawn) > 40
+    assert max(map(len, drawn)) < 100, "a close frame has 123 bytes for it"

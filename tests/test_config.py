@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import resource
 from itertools import groupby
 from pathlib import Path
@@ -56,6 +57,7 @@ DEFAULTS = {
     "lag_policy": "disconnect",
     "write_timeout": 10,
     "node_queue_bytes": 268435456,
+    "brownout": True,
     "lag_policy_mode": "enforce",
     "ping_interval": 25,
     "pong_timeout": 10,
@@ -70,6 +72,7 @@ DEFAULTS = {
     "personal_channels": False,
     "drain_timeout": 30,
     "drain_rate": 0,
+    "latency_sample": 0.01,
     "log_level": "info",
     "log_format": "auto",
     "namespaces": {},
@@ -111,6 +114,7 @@ def test_the_groups_are_those_of_the_contract_and_in_one_piece_each() -> None:
         "channels",
         "broker",
         "shutdown",
+        "latency",
         "logging",
     ]
 
@@ -142,7 +146,7 @@ def test_max_connections_follows_the_limit_of_open_files(
 def test_settings_are_frozen_and_know_no_other_option() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1
-    for key in ("namespace", "latency_sample"):
+    for key in ("namespace", "latency_samples"):
         with pytest.raises(ValidationError):
             Settings(**{key: 1})
 
@@ -314,6 +318,30 @@ def test_proxies_are_addresses_and_networks_in_one_form(given: object, meant: tu
 def test_what_is_no_network_is_refused_as_a_proxy(entry: str) -> None:
     sentence = "must be a list of addresses or networks such as 192.0.2.7 or 10.0.0.0/8; {} is not"
     assert fault(trusted_proxies=["10.0.0.0/8", entry]) == sentence.format(entry)
+
+
+def test_the_end_of_the_certificate_is_that_of_the_server_s_own(tmp_path: Path) -> None:
+    key = ec_key()
+    chain, private = tmp_path / "chain.pem", tmp_path / "key.pem"
+    private.write_text(private_pem(key))
+    chain.write_text(certificate(key) + certificate(ec_key()))
+    # A hundred years, without leap days, from 2020 on.
+    ends = datetime.datetime(2119, 12, 8, tzinfo=datetime.UTC).timestamp()
+    assert blueprint.certificate_expiry(Settings(tls_cert=chain, tls_key=private)) == ends
+    assert blueprint.certificate_expiry(Settings()) is None
+
+
+def test_a_certificate_that_cannot_be_read_is_no_reason_not_to_serve(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = ec_key()
+    chain, private = tmp_path / "chain.pem", tmp_path / "key.pem"
+    private.write_text(private_pem(key))
+    chain.write_text(certificate(key))
+    settings = Settings(tls_cert=chain, tls_key=private)
+    chain.write_text("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n")
+    assert blueprint.certificate_expiry(settings) is None
+    assert "when the certificate ends is not to be found out" in caplog.text
 
 
 def test_a_network_ends_at_its_prefix() -> None:

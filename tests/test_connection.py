@@ -748,7 +748,7 @@ def test_what_a_client_said_that_is_gone_is_not_looked_at_when_an_answer_comes_l
 class FailingSession:
     """A session with a mistake of ours in it."""
 
-    dialect, channel, outbox = "raw", "main", None
+    dialect, channel, client, outbox = "raw", "main", "", None
 
     def message(self, opcode: int, payload: bytes | bytearray) -> None:
         raise ZeroDivisionError("a detail")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from server.core.counters import BYTES, MESSAGES, SECONDS, Counters, Drop, Histogram
 
@@ -65,3 +67,13 @@ def test_two_processes_do_not_share_a_histogram() -> None:
     one.ping_rtt.observe(1.0)
     one.dropped[Drop.BUDGET] += 1
     assert (other.ping_rtt.count, other.dropped[Drop.BUDGET]) == (0, 0)
+
+
+@given(st.lists(st.one_of(st.integers(0, 10_000), st.sampled_from(MESSAGES), st.floats(0, 1e6))))
+def test_many_values_at_once_are_counted_as_one_by_one(values: list[float]) -> None:
+    together, apart = Histogram(MESSAGES), Histogram(MESSAGES)
+    together.observe_each(values)
+    for value in values:
+        apart.observe(value)
+    assert together.counts == apart.counts
+    assert together.sum == pytest.approx(apart.sum)

@@ -24,6 +24,7 @@ class Process:
         self.pid = pid
         self.exitcode: int | None = None
         self.asked: list[str] = []
+        self.takers: list[Any] = []
         self.fault = fault
         self.link = Link(self._take, lambda link: None)
         self.opening = asyncio.ensure_future(self._open(sock))
@@ -33,8 +34,9 @@ class Process:
         self.link.say(Kind.HELLO, [])
 
     def _take(self, link: Link, kind: Kind, fields: Fields, body: bytes) -> None:
-        number, what, _ = fields
+        number, what, arguments = fields
         self.asked.append(what)
+        self.takers += arguments if what == "retire" else []
         link.say(Kind.ANSWER, [number, self.fault if what == "listen" else "", None])
         if what == "retire":
             self.end(0)
@@ -177,7 +179,7 @@ async def test_one_that_hangs_is_killed_but_not_for_a_sleep_of_our_own(town: Tow
     assert victim.is_alive(), "it was us who slept"
     for _ in range(20):
         town.clock.advance(HUNG_AFTER / 10)
-        town.process(1).link.say(Kind.BEAT, [0, False])
+        town.process(1).link.say(Kind.BEAT, [0, False, 0])
         await asyncio.sleep(0.02)
         if not victim.is_alive():
             break
@@ -190,28 +192,46 @@ async def test_replaced_on_purpose_the_old_one_goes_after_the_new_one_listens(to
     old = [town.process(0), town.process(1)]
     await town.crew.replace_all()
     await town.until(lambda: not town.crew.retiring)
+    await town.complete()
     assert [process.asked[-1] for process in old] == ["retire", "retire"]
+    assert [process.takers for process in old] == [[2.0], [2.0]], "who remains, the successor too"
     assert town.crew.is_complete
     assert not {town.process(0), town.process(1)} & set(old)
-    assert (town.crew.restarts, sorted(town.gone)) == (0, [0, 1])
+    assert (town.crew.restarts, sorted(town.gone)) == (0, [STANDING_BY, 0, 1])
+
+
+async def test_who_stood_by_before_is_not_among_the_successors(town: Town, caplog: pytest.LogCaptureFixture) -> None:
+    await town.complete()
+    spare = town.spare
+    assert spare is not None
+    await town.crew.replace_all()
+    await town.complete()
+    assert spare not in {*town.crew.workers.values(), town.spare}
+    assert cast(Process, spare.process).exitcode is not None
+    assert (town.crew.restarts, caplog.records) == (0, [])
 
 
 async def test_a_successor_that_dies_is_replaced_and_the_old_one_stays_that_long(town: Town) -> None:
     await town.complete()
-    old, spare = town.process(0), town.spare
-    assert spare is not None
-    cast(Process, spare.process).end(1)
+    old, before = town.process(0), len(town.started)
+    town.fault = "Too many open files"
     replacing = asyncio.create_task(town.crew.replace_all())
+    await town.until(lambda: any(process.exitcode == -9 for process in town.started[before:]))
+    assert "retire" not in old.asked
+    town.fault = ""
+    for process in town.started[before:]:
+        process.fault = ""
+    town.clock.advance(60.0)
     await town.until(lambda: "retire" in old.asked)
     assert town.crew.workers[0].state is State.READY
     await replacing
-    assert town.crew.is_complete
+    await town.complete()
 
 
 async def test_one_that_somebody_else_tells_to_go_leaves_its_place_at_once(town: Town) -> None:
     await town.complete()
     leaving = town.process(0)
-    leaving.link.say(Kind.BEAT, [7, True])
+    leaving.link.say(Kind.BEAT, [7, True, 0])
     await town.until(lambda: town.crew.is_complete and town.process(0) is not leaving)
     assert [worker.process for worker in town.crew.retiring] == [leaving]
     leaving.link.say(Kind.LAST_WORDS, ["goodbye"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from server.admin import debug
 from server.core.lag import LagLimits, LagPolicy
+from server.edge.recorder import Recorder
 from tests.fakes import Transport
 from tests.house import House, house
 from tests.test_recorder import departure
@@ -34,6 +35,7 @@ def test_a_slow_client_is_described() -> None:
     assert debug.slow(home.listener, home.clock.now) == [
         {
             "address": "192.0.2.9",
+            "client": home.listener.client_id(connection),
             "dialect": "raw",
             "channel": "news",
             "queue_messages": 2,
@@ -108,10 +110,34 @@ def test_a_client_without_a_queue_may_be_slow_too() -> None:
     ]
 
 
+def test_fewer_can_be_asked_for() -> None:
+    home = house()
+    for size in range(5):
+        lagging(home, b"x", b"x" * size)
+    assert [client["queue_bytes"] for client in debug.slow(home.listener, home.clock.now, 2)] == [4, 3]
+
+
+def test_departures_are_told_in_pieces() -> None:
+    recorder = Recorder()
+    for code in range(debug.PIECE * 2 + 10):
+        recorder.record(departure(code))
+    mark, told, sizes = None, [], []
+    while True:
+        mark, piece = debug.departures(recorder, mark, 10_000)
+        if not piece:
+            break
+        told += [entry["code"] for entry in piece]
+        sizes.append(len(piece))
+    assert told == list(range(debug.PIECE * 2 + 10))[::-1]
+    assert sizes == [debug.PIECE, debug.PIECE, 10]
+    assert len(debug.departures(recorder, None, 3)[1]) == 3
+
+
 def test_a_departure_is_described() -> None:
     assert debug.departure(departure(1013)) == {
         "at": 0.0,
         "address": "192.0.2.1",
+        "client": "4eea37c4-1",
         "dialect": "raw",
         "channel": "main",
         "code": 1013,

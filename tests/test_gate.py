@@ -242,6 +242,25 @@ def test_the_connect_rate_is_the_server_s_and_comes_back_with_time() -> None:
     assert home.counters.rejected == {"connect_rate": 1}
 
 
+def test_each_who_is_turned_away_is_told_a_time_at_which_there_is_room() -> None:
+    home = house(connect_rate=2)
+    answers = [ask(home.gate, now=1000.0) for _ in range(8)]
+    assert [answer.headers["Retry-After"] for answer in answers[2:]] == ["1", "1", "2", "2", "3", "3"]
+    back = [ask(home.gate, now=1000.0 + second) for second in (1, 1, 2, 2, 3, 3)]
+    assert all(isinstance(answer, Admission) for answer in back), "and who keeps to it is let in"
+
+
+def test_while_browned_out_nobody_is_let_in_and_all_are_told_to_come_later() -> None:
+    home = house(assets=asset)
+    home.gate.brownout = 1
+    answer = ask(home.gate)
+    assert refused(home, answer) == (503, "The server is overloaded.\n", {"brownout": 1})
+    assert int(answer.headers["Retry-After"]) == 5
+    assert ask(home.gate, "/healthz").status_code == ask(home.gate, "/").status_code == 200
+    home.gate.brownout = 0
+    assert isinstance(ask(home.gate), Admission)
+
+
 @pytest.mark.parametrize("origins", [(EVIL, EVIL), (EVIL, ("Origin", "https://chat.example.com"))])
 def test_two_origins_are_refused(origins: tuple[tuple[str, str], ...]) -> None:
     home = house()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 import pytest
@@ -239,6 +240,97 @@ def test_the_wheel_knows_when_it_is_late(lateness: float, alive: bool) -> None:
     home.clock.advance(TICK + lateness)
     home.loop.turn()
     assert connection.is_open is alive
+
+
+def block(home: House, seconds: float) -> None:
+    """Let the loop do nothing for so long, and then what is due."""
+    home.clock.advance(seconds)
+    while home.loop.timers[0] <= home.clock.now:
+        home.loop.turn()
+
+
+def test_a_pong_that_waits_in_the_socket_while_we_are_blocked_is_in_time() -> None:
+    home = house(ping_interval=1000.0, pong_timeout=2.0)
+    (answering, _), (dead, transport) = home.open(), home.open()
+    home.wheel.start()
+    turn(home, TICK)
+    for connection in (answering, dead):
+        assert connection.ping(PING, home.clock.now)
+        home.wheel._await_pong(connection, home.clock.now)
+    turn(home, 1.0)
+    block(home, 5.0)
+    assert answering.is_open
+    assert dead.is_open
+    assert home.counters.keepalive_spared == 2, "both would be gone now"
+    answering.data_received(PONG)
+    turn(home, 0.8)
+    assert dead.is_open, "of its two seconds it has had these, the one before, and a tick of the five"
+    turn(home, 0.3)
+    assert not dead.is_open
+    assert transport.is_aborted
+    assert answering.is_open
+    turn(home, 10.0)
+    assert home.counters.keepalive_spared == 2, "each is counted once"
+
+
+def test_who_is_blocked_again_and_again_kills_nobody_either() -> None:
+    home = house(ping_interval=1000.0, pong_timeout=2.0)
+    connection, _ = home.open()
+    home.wheel.start()
+    turn(home, TICK)
+    connection.ping(PING, home.clock.now)
+    home.wheel._await_pong(connection, home.clock.now)
+    for _ in range(15):
+        block(home, 3.0)
+        assert connection.is_open
+    assert home.counters.keepalive_spared == 1
+    turn(home, 2.0)
+    assert not connection.is_open
+
+
+def test_a_lag_that_ends_before_the_deadline_puts_it_off_by_as_much() -> None:
+    home = house(ping_interval=1000.0, pong_timeout=2.0)
+    connection, _ = home.open()
+    home.wheel.start()
+    turn(home, TICK)
+    connection.ping(PING, home.clock.now)
+    home.wheel._await_pong(connection, home.clock.now)
+    began = home.clock.now
+    block(home, TICK + 0.3)  # not so late that the tick would be excused
+    turn(home, 1.5)
+    assert (connection.is_open, home.counters.keepalive_spared) == (True, 0)
+    turn(home, 0.2)
+    assert (connection.is_open, home.counters.keepalive_spared) == (True, 1)
+    while connection.is_open:
+        turn(home, TICK)
+    assert 2.0 + 0.3 <= home.clock.now - began <= 2.0 + 0.3 + 2 * TICK
+
+
+def test_a_dead_client_is_gone_in_time_and_spared_nothing_while_we_are_here() -> None:
+    random.seed(3)
+    home = house(ping_interval=2.0, pong_timeout=1.0)
+    connection, _ = home.open()
+    home.wheel.start()
+    began = home.clock.now
+    while connection.is_open:
+        home.clock.now = home.loop.timers[0] + random.uniform(0, 0.9 * TICK)  # the usual noise
+        home.loop.turn()
+        assert home.clock.now - began <= 2.0 + 1.0 + 1.0
+    assert home.counters.keepalive_spared == 0
+
+
+def test_a_laggard_whose_deadline_passes_is_not_counted() -> None:
+    home = house(ping_interval=1000.0, pong_timeout=2.0, write_timeout=1000.0)
+    connection, transport = home.open()
+    home.wheel.start()
+    turn(home, TICK)
+    connection.ping(PING, home.clock.now)
+    home.wheel._await_pong(connection, home.clock.now)
+    transport.stall()
+    say(home, "a")
+    block(home, 5.0)
+    turn(home, 5.0)
+    assert (connection.is_open, home.counters.keepalive_spared) == (True, 0)
 
 
 def test_the_loop_s_lag_is_measured_by_the_ticks() -> None:

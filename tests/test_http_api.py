@@ -110,7 +110,13 @@ async def test_with_a_key_the_key_is_asked_for(headers: dict[str, str], status: 
         (True, {"X-API-Key": "any"}, 200),
         (True, {"Origin": "http://127.0.0.1"}, 403),  # a page in a browser on this machine
         (True, {"Origin": "null"}, 403),
+        (True, {"Origin": "http://127.0.0.1:9000", "Host": "127.0.0.1:9000"}, 200),  # the operator's page
+        (True, {"Origin": "http://localhost:9000", "Host": "localhost:9000"}, 200),
+        (True, {"Origin": "http://127.0.0.1:8000", "Host": "127.0.0.1:9000"}, 403),  # the public one
+        (True, {"Origin": "http://evil.example", "Host": "evil.example"}, 403),  # whose name was pointed at us
+        (True, {"Origin": "http://[::1", "Host": "[::1"}, 403),
         (False, {}, 403),
+        (False, {"Origin": "http://127.0.0.1:9000", "Host": "127.0.0.1:9000"}, 403),
     ],
 )
 async def test_without_a_key_only_programs_of_this_machine_are_heard(

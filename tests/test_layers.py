@@ -1,8 +1,9 @@
 """The house rules that a reader cannot see in one file: imports go one way, and every module has its twin here.
 
-    core <- dialects, brokers <- node <- edge <- admin <- blueprint <- worker <- supervisor <- commands <- __main__
+    core <- dialects, brokers <- node <- edge <- admin <- blueprint <- worker <- supervisor <- doctor <- commands
+    <- __main__
 
-``config`` and ``logs`` are leaves: everybody above the core may import them, and they import nobody.
+``config``, ``logs`` and ``notify`` are leaves: everybody above the core may import them, and they import nobody.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ FLOORS: Final = (
     {"blueprint"},
     {"worker"},
     {"supervisor"},
+    {"doctor"},
     {"commands"},
     {"__main__"},
 )
-LEAVES: Final = {"config", "logs"}
+LEAVES: Final = {"config", "logs", "notify"}
 # Pure and synchronous: what these rooms need of the world is handed to them.
 PURE: Final = {"core", "dialects"}
 EFFECTS: Final = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import subprocess
@@ -30,14 +31,18 @@ COUNTERS = {
     "stentor_messages_dropped_total",
     "stentor_slow_disconnects_total",
     "stentor_lag_policy_observed_total",
+    "stentor_keepalive_spared_total",
 }
 GAUGES = {
     "stentor_connections",
+    "stentor_max_connections",
     "stentor_channels",
     "stentor_subscriptions",
     "stentor_queue_bytes",
+    "stentor_max_queue_bytes",
     "stentor_queue_messages",
     "stentor_lagging_clients",
+    "stentor_brownout_level",
     "stentor_worker_up",
     "stentor_build_info",
 }
@@ -45,12 +50,14 @@ HISTOGRAMS = {
     "stentor_handshake_duration_seconds",
     "stentor_fanout_duration_seconds",
     "stentor_publish_to_write_seconds",
+    "stentor_delivery_latency_seconds",
     "stentor_batch_messages",
     "stentor_client_queue_messages",
     "stentor_client_queue_bytes",
     "stentor_client_queue_age_seconds",
     "stentor_ping_rtt_seconds",
     "stentor_event_loop_lag_seconds",
+    "stentor_gc_pause_seconds",
 }
 LABELS = {"dialect", "code", "reason", "worker", "le", "version", "python", "uvloop", "websockets", "generation"}
 
@@ -60,8 +67,11 @@ def registry(home: House) -> CollectorRegistry:
 
 
 def scrape(home: House, accept: str = "") -> str:
-    body, _ = render(registry(home), accept)
-    return body.decode()
+    return rendered(home, accept)[0].decode()
+
+
+def rendered(home: House, accept: str = "") -> tuple[bytes, str]:
+    return asyncio.run(render(registry(home), accept))
 
 
 def busy_house() -> House:
@@ -123,8 +133,16 @@ def test_the_numbers_are_true() -> None:
     assert metrics['stentor_messages_dropped_total{reason="queue_full"}'] == 2
     assert (metrics["stentor_queue_messages"], metrics["stentor_queue_bytes"]) == (2, 4)
     assert metrics["stentor_lagging_clients"] == 1
+    assert (metrics["stentor_max_connections"], metrics["stentor_max_queue_bytes"]) == (5, 1 << 30)
     assert metrics["stentor_worker_up"] == 1
     metrics.assert_balanced()
+
+
+def test_the_end_of_the_certificate_is_there_when_there_is_a_certificate() -> None:
+    home, name = house(), "stentor_tls_certificate_expiry_timestamp_seconds"
+    assert name not in scrape(home)
+    home.listener.certificate_expires = 1_800_000_000.0
+    assert Metrics(scrape(home))[name] == 1_800_000_000
 
 
 def test_histograms_are_cumulative_and_end_with_their_count() -> None:
@@ -162,6 +180,48 @@ def test_what_matters_is_there_before_it_happens() -> None:
     assert sum(value for name, value in metrics.items() if name.startswith("stentor_messages")) == 0
 
 
+def test_a_long_scrape_lets_others_have_their_turn_and_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    home = house(max_connections=50)
+    clients = []
+    for _ in range(20):
+        clients.append(home.open())
+        home.loop.settle()
+    for _, transport in clients[:15]:
+        transport.stall()
+    for _ in range(3):
+        home.publish("main", b"x")
+        home.loop.settle()
+        home.clock.advance(1.0)
+    at_once = scrape(home)
+    monkeypatch.setattr("server.admin.metrics.WALK", 4)
+    monkeypatch.setattr("server.admin.metrics.SLICE", 0.0)
+
+    async def scrape_slowly() -> tuple[str, int]:
+        turns = 0
+
+        def count() -> None:
+            nonlocal turns
+            turns += 1
+            asyncio.get_running_loop().call_soon(count)
+
+        count()
+        body, _ = await render(registry(home), "")
+        return body.decode(), turns
+
+    slowly, turns = asyncio.run(scrape_slowly())
+    assert turns > 40
+
+    def ours(text: str) -> list[str]:
+        return [line for line in text.splitlines() if "stentor" in line]
+
+    assert ours(slowly) == ours(at_once)
+    assert "interlude" not in slowly
+    metrics = Metrics(slowly)
+    assert metrics["stentor_client_queue_messages_count"] == 20
+    assert metrics['stentor_client_queue_messages_bucket{le="0.0"}'] == 5
+    assert metrics["stentor_client_queue_messages_sum"] == metrics["stentor_queue_messages"] == 15 * 2
+
+
 def test_the_process_and_the_collector_are_in_it_too() -> None:
     metrics = Metrics(scrape(house()))
     assert metrics["process_resident_memory_bytes"] > 0
@@ -189,7 +249,7 @@ def test_a_scrape_moves_nothing() -> None:
     ],
 )
 def test_the_form_is_the_one_that_is_asked_for(accept: str, content_type: str) -> None:
-    body, given = render(registry(busy_house()), accept)
+    body, given = rendered(busy_house(), accept)
     assert given.startswith(content_type)
     if content_type == "text/plain":
         assert Metrics(body.decode())["stentor_worker_up"] == 1
@@ -202,7 +262,7 @@ def test_the_form_is_the_one_that_is_asked_for(accept: str, content_type: str) -
 def test_promtool_has_nothing_to_object_to() -> None:
     promtool = shutil.which("promtool")
     assert promtool, "promtool is not on PATH: it comes with Debian's package `prometheus`"
-    body, _ = render(registry(busy_house()), "")
+    body, _ = rendered(busy_house())
     checked = subprocess.run([promtool, "check", "metrics"], input=body, capture_output=True, timeout=60, check=False)
     assert (checked.stdout + checked.stderr).decode() == ""
     assert checked.returncode == 0

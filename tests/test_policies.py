@@ -198,6 +198,49 @@ def test_conflation_of_different_keys_leaves_a_stream_whole() -> None:
     assert take_all(box) == a + b + c
 
 
+@pytest.mark.parametrize("policy", LagPolicy)
+def test_in_a_brownout_who_lags_is_spared_where_that_is_no_silent_loss(policy: LagPolicy) -> None:
+    box, backlog, counters = outbox()
+    backlog.shed(spare=True, share=1.0)
+    plain = channel("plain", policy)
+    for frame in (a, b, c):
+        box.offer(batch(frame, channel=plain))
+    assert take_all(box) == (a + b + c if policy is D else c)
+    assert counters.dropped[Drop.CONFLATED] == (0 if policy is D else 2)
+    backlog.shed(spare=False, share=1.0)
+    for frame in (a, b, c):
+        box.offer(batch(frame, channel=plain))
+    assert take_all(box) == (c if policy is CONFLATE else a + b + c)
+
+
+@pytest.mark.parametrize("policy", LagPolicy)
+def test_in_a_brownout_a_stream_is_broken_off_and_the_channels_beside_it_are_not(policy: LagPolicy) -> None:
+    box, backlog, _ = outbox()
+    stream = channel("stream", policy, declares_gaps=True)
+    plain = channel("plain", lag=stream.terms.lag)
+    box.offer(batch(a, channel=stream))
+    box.offer(batch(b, channel=plain))
+    backlog.shed(spare=True, share=1.0)
+    assert backlog.take_gaps() == [], "what waits stays until more comes"
+    box.offer(batch(HUGE, channel=stream))
+    assert backlog.take_gaps() == [(box, stream)]
+    assert not box.overflowed
+    assert take_all(box) == b
+
+
+def test_in_a_brownout_a_full_queue_without_a_history_is_still_the_end_where_nothing_may_be_missed() -> None:
+    box, backlog, _ = outbox()
+    backlog.shed(spare=True, share=1.0)
+    box.offer(batch(HUGE, channel=channel(policy=D)))
+    assert box.overflowed
+    box, backlog, _ = outbox()
+    backlog.shed(spare=True, share=1.0)
+    observed = channel(policy=OLD, enforce=False)
+    for frame in (a, b):
+        box.offer(batch(frame, channel=observed))
+    assert take_all(box) == a + b, "who only observes loses nothing"
+
+
 @pytest.mark.parametrize("enforce", [True, False])
 def test_neither_disconnection_nor_observation_declares_a_gap(enforce: bool) -> None:
     box, backlog, _ = outbox()

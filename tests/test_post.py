@@ -79,7 +79,10 @@ async def client_of(supervisor: Supervisor) -> Client:
 
 async def test_it_says_hello_and_that_it_is_there(supervisor: Supervisor) -> None:
     assert await supervisor.until(Kind.HELLO) == []
-    assert await supervisor.until(Kind.BEAT) == [0, False]
+    assert await supervisor.until(Kind.BEAT) == [0, False, 0]
+    supervisor.post.house.listener.gate.brownout = 2
+    supervisor.post._say_alive()
+    assert await supervisor.until(Kind.BEAT, lambda fields: fields[2]) == [0, False, 2]
 
 
 async def test_it_listens_when_it_is_told_to_under_the_name_that_it_gets(supervisor: Supervisor) -> None:
@@ -96,14 +99,14 @@ async def test_it_answers_for_its_part(supervisor: Supervisor) -> None:
     assert not fault
     assert {"stentor_connections", "stentor_broker_up", "process_cpu_seconds"} <= {family[0] for family in said}
     assert await supervisor.ask("slow") == ("", [])
-    assert await supervisor.ask("disconnects", 5) == ("", [])
+    assert await supervisor.ask("disconnects", None, 5) == ("", [0, []])
     assert await supervisor.ask("spread", None) == ("", None)
     assert "result" in (await supervisor.ask("api", "channels", {}))[1]
     assert "error" in (await supervisor.ask("api", "disconnect", {}))[1]
 
 
 async def test_what_it_cannot_do_is_said_and_logged(supervisor: Supervisor, caplog: pytest.LogCaptureFixture) -> None:
-    assert await supervisor.ask("disconnects", "many") == ("ValueError", None)
+    assert await supervisor.ask("disconnects", None, "many") == ("TypeError", None)
     assert await supervisor.ask("api", "nothing of the kind", {}) == ("KeyError", None)
     assert [record.message for record in caplog.records] == ["could not do disconnects", "could not do api"]
 

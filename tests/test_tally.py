@@ -147,3 +147,30 @@ def test_one_that_is_buried_unheard_leaves_nothing() -> None:
     tally = Tally()
     tally.bury(0, life=9)
     assert scrape(tally) == {("stentor_worker_up", "0"): 0.0}
+
+
+def test_a_worker_may_go_and_another_come_while_a_scrape_is_under_way() -> None:
+    tally = Tally()
+    for life, sent in ((1, 10), (2, 20)):
+        tally.take(0, said(sent), life)
+    values: dict[str, float] = {}
+    for number, family in enumerate(tally.collect()):
+        if number == 1:
+            tally.bury(0, 1)
+            tally.take(1, said(5), 3)
+        values |= {sample.name: sample.value for sample in family.samples if sample.labels["worker"] == "0"}
+    assert values["stentor_messages_sent_total"] == values["stentor_rtt_count"] == 30, "nothing twice, nothing missing"
+    assert scrape(tally)["stentor_messages_sent_total", "1"] == 5
+
+
+def test_when_a_certificate_ends_is_not_added_up() -> None:
+    class Served(Collector):
+        def collect(self) -> list[Metric]:
+            return [GaugeMetricFamily("stentor_tls_certificate_expiry_timestamp_seconds", "Ends.", value=1.8e9)]
+
+    registry = CollectorRegistry()
+    registry.register(Served())
+    tally = Tally()
+    for life in (1, 2):
+        tally.take(0, families(registry), life)
+    assert scrape(tally)["stentor_tls_certificate_expiry_timestamp_seconds", "0"] == 1.8e9

@@ -1,31 +1,37 @@
-"""What to look at when something is wrong: who is slow now, and why the last clients left."""
+"""What to look at when something is wrong: who is slow now, and why the last clients left.
+
+A `client` is named so that the server API's `disconnect` knows whom is meant, whatever the dialect.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from heapq import nlargest
+from itertools import chain, islice
+from operator import attrgetter
+from typing import Any, Final, cast
 
 from server.edge.connection import Connection
 from server.edge.listener import Listener
-from server.edge.recorder import Departure
+from server.edge.recorder import Departure, Recorder
 
 MOST_SLOW: Final = 100
+# How many departures are told at a time: ten thousand at once would keep the loop from everyone else.
+PIECE: Final = 250
 
 
-def slow(listener: Listener, now: float) -> list[dict[str, Any]]:
-    """List the slowest clients now, the longest queue first, at most MOST_SLOW."""
-    paused = sorted(
-        listener.wheel.paused,
-        key=lambda connection: connection.outbox.bytes if connection.outbox else 0,
-        reverse=True,
-    )
-    return [
-        _slow_client(connection, listener.wheel.stalled_for(connection, now), now) for connection in paused[:MOST_SLOW]
-    ]
+def slow(listener: Listener, now: float, most: int = MOST_SLOW) -> list[dict[str, Any]]:
+    """List the slowest clients now, the longest queue first; then those who do not take what was never queued."""
+    laggards, paused = listener.backlog.laggards, listener.wheel.paused
+    # Thousands may lag, and this may be asked every second: no code of ours runs for each of them.
+    slowest = [cast(Connection, outbox.owner) for outbox in nlargest(most, laggards, key=attrgetter("bytes"))]
+    others = (connection for connection in paused if connection.outbox not in laggards)
+    return [_slow_client(listener, each, now) for each in islice(chain(slowest, others), most)]
 
 
-def _slow_client(connection: Connection, stalled: float, now: float) -> dict[str, Any]:
+def _slow_client(listener: Listener, connection: Connection, now: float) -> dict[str, Any]:
     outbox, session = connection.outbox, connection.session
     oldest = outbox.oldest if outbox else None
+    stalled = listener.wheel.stalled_for(connection, now)
     if not connection.is_open:
         why = "closing, and does not take the rest"
     elif stalled >= 1.0:
@@ -34,6 +40,7 @@ def _slow_client(connection: Connection, stalled: float, now: float) -> dict[str
         why = "reads more slowly than its channel speaks"
     return {
         "address": connection.address,
+        "client": listener.client_id(connection),
         "dialect": session.dialect if session else "",
         "channel": session.channel if session else "",
         "queue_messages": outbox.messages if outbox else 0,
@@ -48,11 +55,23 @@ def _slow_client(connection: Connection, stalled: float, now: float) -> dict[str
     }
 
 
+def departures(recorder: Recorder, mark: int | None, most: int) -> tuple[int, list[dict[str, Any]]]:
+    """Describe the last closes, newest first, at most PIECE of them; return the mark of the next piece, and this one.
+
+    None is the mark of the first piece; an empty piece is the last.
+    """
+    if mark is None:
+        mark = recorder.total
+    entries = recorder.before(mark, min(most, PIECE))
+    return mark - len(entries), [departure(entry) for entry in entries]
+
+
 def departure(entry: Departure) -> dict[str, Any]:
     """Describe one close, in the words of the flight recorder."""
     return {
         "at": entry.at,
         "address": entry.address,
+        "client": entry.client,
         "dialect": entry.dialect,
         "channel": entry.channel,
         "code": entry.code,

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from server.admin import guard
 from server.admin.api import MOST_COMMANDS, Api
 from server.admin.fields import BAD_REQUEST, NOT_FOUND, ApiError
 from server.config import is_loopback
@@ -99,10 +100,11 @@ def _refusal(request: web.Request, api_key: str | None, *, on_loopback: bool) ->
         if hmac.compare_digest(_given_key(request), api_key.encode()):
             return None
         return web.Response(status=401, text="X-API-Key is missing or wrong.\n")
-    # Without a key, only programs on this machine: not other hosts, and no web page that a browser here has open.
+    # Without a key, only programs on this machine, and the operator's page: not other hosts, and no other web page that
+    # a browser here has open.
     if not on_loopback or not is_loopback(request.remote or ""):
         return web.Response(status=403, text="Set api_key to use the API from other machines.\n")
-    if "Origin" in request.headers:
+    if "Origin" in request.headers and not (guard.names_this_machine(request) and guard.is_of_own_page(request)):
         return web.Response(status=403, text="Set api_key to use the API from a web page.\n")
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from server import __version__
 from server.admin.api import MOST_CHANNELS, Answer, Api
@@ -13,9 +14,15 @@ from server.dialects.centrifuge import codes
 from server.node.node import Node
 from server.node.registry import Member, Registry
 
+if TYPE_CHECKING:
+    from server.edge.connection import Connection
+
 
 class NodeApi(Api):
-    """All commands, on one node; `connections` tells how many there are, whatever they have said of themselves."""
+    """All commands, on one node; `connections` tells how many there are, whatever they have said of themselves.
+
+    `find` returns the connection of a client by the name that the debug pages call it.
+    """
 
     def __init__(
         self,
@@ -28,6 +35,7 @@ class NodeApi(Api):
         node_id: str = "",
         wall_clock: Callable[[], float] = time.time,
         connections: Callable[[], int] | None = None,
+        find: Callable[[str], Connection | None] = lambda client: None,
     ) -> None:
         super().__init__(node, max_channel_length=max_channel_length, max_message_size=max_message_size)
         self._node = node
@@ -37,6 +45,7 @@ class NodeApi(Api):
         self._node_id = node_id
         self._wall_clock = wall_clock
         self._connections = connections or registry.__len__
+        self._find = find
 
     def _members(self, fields: Fields) -> list[Member]:
         """Find the clients of ``user``, or the one of them whose id is ``client`` or (the same here) ``session``."""
@@ -74,13 +83,29 @@ class NodeApi(Api):
         return {}
 
     async def disconnect(self, fields: Fields) -> Answer:
-        """End the connections of ``user`` (or its ``client``), but not those of the client ids in ``whitelist``."""
+        """End the connections of ``user`` (or its ``client``), but not those of the client ids in ``whitelist``.
+
+        Here ``client`` alone will do, and mean any connection by the name that the debug pages call it.
+        """
+        if "user" not in fields and fields.text("client"):
+            self._end_one(fields.text("client"), _disconnect(fields.part("disconnect")))
+            return {}
         members, spared = self._members(fields), fields.texts("whitelist", MOST_CHANNELS)
         disconnect = _disconnect(fields.part("disconnect"))
         for member in members:
             if member.client not in spared:
                 member.end(disconnect)
         return {}
+
+    def _end_one(self, client: str, disconnect: codes.Disconnect) -> None:
+        """End the connection of a client, who may be new, or without a name, or of a dialect that has none."""
+        connection = self._find(client)
+        if connection is None:
+            return
+        if connection.session is not None:
+            connection.session.end(disconnect)
+        else:
+            connection.abort("disconnected by the server API")
 
     async def refresh(self, fields: Fields) -> Answer:
         """Prolong the connections of ``user`` until ``expire_at`` (Unix time; 0: for ever); end them if ``expired``."""

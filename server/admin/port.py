@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 from aiohttp import web
 
-from server.config import is_loopback
+from server.admin import guard
+from server.admin.live import Live
+from server.admin.site import Site
 from server.edge.recorder import CAPACITY
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Port:
-    """Answers GET for each path of `pages`, the `commands` of the server API, `/healthz`, and `/` with what there is.
+    """Answers GET for each path of `pages`, the `commands` of the server API, `/healthz`, and the operator's page.
 
-    `guarded`: only requests that name this machine are answered.
+    `guarded`: only requests that name this machine are answered. `live` feeds the page. To a program that is no browser
+    `/` tells what there is.
     """
 
-    def __init__(self, pages: dict[str, Handler], commands: Iterable[web.RouteDef], *, guarded: bool) -> None:
+    def __init__(
+        self, pages: dict[str, Handler], commands: Iterable[web.RouteDef], live: Live, *, guarded: bool
+    ) -> None:
         commands = list(commands)
         # One of them is the old way to all the others, and has no name.
         named = [command.path for command in commands if command.path.startswith("/api/")]
         paths = [*pages, "/healthz", "", *(f"POST {path}" for path in named)]
-        self._index = "\n".join(["Stentor, internal port.", "", *paths]) + "\n"
+        index = "\n".join(["Stentor, internal port.", "", *paths]) + "\n"
         self._app = web.Application(
-            client_max_size=4 * 1024 * 1024, middlewares=[_only_for_this_machine] if guarded else []
+            client_max_size=4 * 1024 * 1024, middlewares=[guard.only_for_this_machine] if guarded else []
         )
-        gets = {"/": self._name, "/healthz": _say_alive, **pages}
-        self._app.add_routes([*(web.get(path, handler) for path, handler in gets.items()), *commands])
+        gets = {"/healthz": _say_alive, "/live": live.watch, **pages}
+        site = Site(index)
+        self._app.add_routes([*site.routes(), *(web.get(path, handler) for path, handler in gets.items()), *commands])
+        self._live = live
         self._runner = web.AppRunner(self._app, handle_signals=False, access_log=None, shutdown_timeout=1.0)
 
     async def listen(self, host: str, port: int) -> int:
@@ -43,10 +49,8 @@ class Port:
 
     async def stop(self) -> None:
         """Close the port. Idempotent."""
+        await self._live.stop()
         await self._runner.cleanup()
-
-    async def _name(self, request: web.Request) -> web.Response:
-        return web.Response(text=self._index)
 
 
 def json_answer(value: Any, status: int = 200) -> web.Response:
@@ -54,21 +58,26 @@ def json_answer(value: Any, status: int = 200) -> web.Response:
     return web.Response(body=orjson.dumps(value) + b"\n", status=status, content_type="application/json")
 
 
+async def stream_answer(request: web.Request, name: str, pieces: AsyncIterator[list[Any]]) -> web.StreamResponse:
+    """Answer with a JSON object of one list, which goes out piece by piece."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    separator = b'{"%s":[' % name.encode()
+    async for piece in pieces:
+        if piece:
+            await response.write(separator + orjson.dumps(piece)[1:-1])
+            separator = b","
+    await response.write(b"]}\n" if separator == b"," else separator + b"]}\n")
+    return response
+
+
 def limit_of(request: web.Request) -> int:
-    """Read ``?limit=``: how many entries are wanted, all when it is missing. Raises HTTPBadRequest."""
+    """Read ``?limit=``: how many entries are wanted, at most (and by default) CAPACITY. Raises HTTPBadRequest."""
     limit = request.query.get("limit", str(CAPACITY))
     if not limit.isdecimal() or len(limit) > 9:
         raise web.HTTPBadRequest(text='{"error":"limit: a number is needed"}\n', content_type="application/json")
-    return int(limit)
+    return min(int(limit), CAPACITY)
 
 
 async def _say_alive(request: web.Request) -> web.Response:
     return web.Response(text="ok\n")
-
-
-@web.middleware
-async def _only_for_this_machine(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse a request that names another host: a web page whose name was pointed at us ("DNS rebinding") sends one."""
-    if not is_loopback(urlsplit(f"//{request.host}").hostname or ""):
-        return web.Response(status=403, text="This port is for this machine.\n")
-    return await handler(request)

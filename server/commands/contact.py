@@ -1,6 +1,6 @@
 """Contact with a server for the commands that speak and listen: one connection after another until the work is done.
 
-Laws: what can heal is tried again, with full-jitter exponential backoff, or when a server that restarts says; what
+Laws: what can heal is tried again, with full-jitter exponential backoff, or when a server that goes says; what
 cannot ends at once; contact lost and regained is said once each. Knows nothing of what is said over the connection.
 """
 
@@ -31,8 +31,8 @@ _PROVEN: Final = 10.0  # seconds after which a contact counts as regained for go
 # RFC 9110: what a server or proxy answers that is busy, starting or stopping.
 _PASSING_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _STATUSES: Final = {401: "bad or missing credentials", 403: "not allowed", 404: "no such path"}
-# What a server that restarts asks of its clients, so that they do not all come back at once.
-_RESTART: Final = 1012
+# What a server that goes, or restarts, asks of its clients, so that they do not all come back at once.
+_GOING: Final = frozenset({1001, 1012})
 _WHEN: Final = re.compile(r"reconnect_after_ms=([0-9]{1,9})")
 _LONGEST_AWAY: Final = 300.0
 _CLOSES: Final = {1008: "not allowed", 1009: "larger than the server takes"}
@@ -106,11 +106,12 @@ class Backoff:
         self._draw = draw
         self._attempts = 0
 
-    def next(self) -> float:
-        """Draw the next delay."""
+    def next(self, at_least: float = 0.0) -> float:
+        """Draw the next delay; with a server's word for `at_least` so many whole seconds, from there or from above."""
         ceiling = min(self.HIGHEST, self.FIRST * 2 ** min(self._attempts, 10))
         self._attempts += 1
-        return self._draw(0.0, ceiling)
+        # Everyone who was told the same second has that second to spread over.
+        return self._draw(at_least, max(ceiling, at_least + 1.0 if at_least else 0.0))
 
     def reset(self) -> None:
         """Start over: the last contact lasted."""
@@ -156,7 +157,7 @@ async def keep_contact(
             if opened is not None and clock() - opened > _PROVEN:
                 backoff.reset()
             asked = asked_away(error)
-            await asyncio.sleep(asked if asked is not None else max(backoff.next(), _retry_after(error)))
+            await asyncio.sleep(asked if asked is not None else backoff.next(_retry_after(error)))
 
 
 async def goodbye(connection: ClientConnection) -> ConnectionClosed | None:
@@ -225,9 +226,9 @@ def _clean(text: str) -> str:
 
 
 def asked_away(error: Exception) -> float | None:
-    """How many seconds a server that restarts asks us to stay away, within reason; None if it does not."""
+    """How many seconds a server that goes or restarts asks us to stay away, within reason; None if it does not."""
     close = error.rcvd if isinstance(error, ConnectionClosed) else None
-    when = _WHEN.search(close.reason) if close is not None and close.code == _RESTART else None
+    when = _WHEN.search(close.reason) if close is not None and close.code in _GOING else None
     return min(int(when[1]) / 1000, _LONGEST_AWAY) if when is not None else None
 
 

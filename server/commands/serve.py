@@ -10,6 +10,7 @@ Broadcasts what one client says on a channel to every subscriber at once.
 commands, of which serve is the default (stentor COMMAND --help tells more):
   serve                       Run the server.
   check                       Check the configuration and print it.
+  doctor                      Tell how many clients this machine holds.
   token                       Make a token (JWT) for testing.
   publish                     Publish the lines of standard input.
   listen                      Print what is published."""

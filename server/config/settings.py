@@ -30,7 +30,7 @@ _ORIGIN: Final = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\])"
     r"(?::(?P<port>[0-9]{1,5}))?"
 )
-_REDIS: Final = re.compile(r"(?:redis|rediss|unix)://")
+_REDIS: Final = re.compile(r"(?:rediss?(?:\+cluster)?|unix)://")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -98,6 +98,12 @@ class Settings(Namespace):
     node_queue_bytes: int = option(
         268435456, "backpressure", "Bytes that may wait for all clients together.", unit="bytes", low=1
     )
+    brownout: bool = option(
+        True,
+        "backpressure",
+        "Shed load by steps while the event loop is late or the queues near node_queue_bytes: refuse newcomers, gather "
+        "for longer, conflate, evict.",
+    )
     lag_policy_mode: LagPolicyMode = option(
         "enforce", "backpressure", "Whether the lag policy acts, or only counts what it would have done."
     )
@@ -114,8 +120,9 @@ class Settings(Namespace):
     broker: Literal["memory"] | SecretStr = option(
         "memory",
         "broker",
-        "What orders and keeps publications: this server's memory, or Redis (redis://host:port/db), which joins "
-        "machines. Several addresses, separated by commas, share the channels.",
+        "What orders and keeps publications: this server's memory, or Redis, which joins machines: "
+        "redis://host:port/db (several, separated by commas, share the channels), or "
+        "redis+cluster://host:port,host:port for a Redis Cluster.",
     )
 
     drain_timeout: float = option(
@@ -123,6 +130,14 @@ class Settings(Namespace):
     )
     drain_rate: float = option(
         0.0, "shutdown", "Clients that are sent away; 0 is as fast as is fair.", unit="per second", low=0
+    )
+
+    latency_sample: float = option(
+        0.01,
+        "latency",
+        "Share of the clients whose latency is measured, by an echo; ten at least, but 0 is nobody.",
+        low=0,
+        high=1,
     )
 
     log_level: LogLevel = option("info", "logging", "Least severe level that is logged.")
@@ -190,7 +205,7 @@ class Settings(Namespace):
     @classmethod
     def _is_broker(cls, broker: str | SecretStr) -> str | SecretStr:
         if isinstance(broker, SecretStr) and not _REDIS.match(broker.get_secret_value()):
-            raise ValueError("must be memory, or one or several of redis://, rediss:// and unix:// addresses")
+            raise ValueError("must be memory, or redis://, rediss://, unix:// or redis+cluster:// addresses")
         return broker
 
     @field_validator("allowed_origins")
@@ -217,6 +232,7 @@ _GROUPS: Final = (
     "channels",
     "broker",
     "shutdown",
+    "latency",
     "logging",
 )
 OPTIONS: Final[dict[str, Option]] = {

@@ -1,7 +1,8 @@
 """What all clients of this process together have not taken yet, and the budget for it.
 
 Laws: ``messages`` and ``bytes`` are the sums over all outboxes; the budget is for what waits for laggards, throws out
-the heaviest of them first, and no more than needed. Knows outboxes, not sockets: it says who must go, the edge closes.
+the heaviest of them first, and no more than needed. In a brown-out the ceiling is lower than the budget, and who lags
+is spared. Knows outboxes, not sockets: it says who must go, the edge closes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from server.core.counters import Counters, Drop
+from server.core.policies import POLICIES, SPARING
 
 if TYPE_CHECKING:
     from server.core.channel import Channel
@@ -21,13 +23,16 @@ class Backlog:
     """The sum of the outboxes, the clients that lag, and those that must be disconnected."""
 
     __slots__ = (
-        "_counters", "_on_observed", "budget", "bytes", "dirty", "evictions", "gaps", "laggards", "messages", "offers",
+        "_counters", "_on_observed", "budget", "bytes", "ceiling", "dirty", "evictions", "gaps", "laggards", "messages",
+        "offers", "policies",
     )  # fmt: skip
 
     def __init__(self, counters: Counters, budget: int, on_observed: Callable[[object], object]) -> None:
         self.messages = 0
         self.bytes = 0
         self.budget = budget
+        self.ceiling: float = budget  # what may wait for laggards now
+        self.policies = POLICIES  # what becomes of those who lag now
         self.offers = 0  # how often a subscription was offered a batch instead of being written to
         # In the order in which they fell behind: a dict, since clients also leave from the middle.
         self.laggards: dict[Outbox, None] = {}
@@ -51,13 +56,23 @@ class Backlog:
         self._counters.observed += 1
         self._on_observed(outbox.owner)
 
+    @property
+    def fill(self) -> float:
+        """What part of the budget is taken."""
+        return self.bytes / self.budget
+
+    def shed(self, *, spare: bool, share: float) -> None:
+        """Let laggards hold only a `share` of the budget from now on; `spare`: only the latest, where that may be."""
+        self.policies = SPARING if spare else POLICIES
+        self.ceiling = share * self.budget
+
     def enforce_budget(self) -> None:
-        """Empty the heaviest outboxes, and mark their clients for disconnection, until the rest fits the budget."""
-        if self.bytes <= self.budget:
+        """Empty the heaviest outboxes, and mark their clients for disconnection, until the rest has room."""
+        if self.bytes <= self.ceiling:
             return
         # What is gathered for those who keep up goes out with the end of the turn.
         waiting = sum(outbox.bytes for outbox in self.laggards)
-        if waiting <= self.budget:
+        if waiting <= self.ceiling:
             return
         for outbox in sorted(self.laggards, key=lambda laggard: laggard.bytes, reverse=True):
             if not outbox.overflowed:
@@ -65,7 +80,7 @@ class Backlog:
                 outbox.overflowed = True
                 outbox.discard(Drop.BUDGET)
                 self.evictions.append((outbox, "memory budget"))
-            if waiting <= self.budget:
+            if waiting <= self.ceiling:
                 return
 
     def take_evictions(self) -> list[tuple[Outbox, str]]:

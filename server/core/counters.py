@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 
@@ -42,6 +43,12 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += times
         self.sum += value * times
 
+    def observe_each(self, values: Sequence[float]) -> None:
+        """Count many values once each."""
+        for place, times in Counter(map(partial(bisect_left, self.bounds), values)).items():
+            self.counts[place] += times
+        self.sum += sum(values)
+
     @property
     def count(self) -> int:
         return sum(self.counts)
@@ -51,9 +58,9 @@ class Counters:
     """Everything one process counts, since it started."""
 
     __slots__ = (
-        "batch_messages", "bytes_received", "bytes_sent", "closed", "dropped", "event_loop_lag", "fanout_duration",
-        "handshake_duration", "observed", "offered", "opened", "ping_rtt", "publish_to_write", "published",
-        "received", "rejected", "sent", "slow_disconnects",
+        "batch_messages", "bytes_received", "bytes_sent", "closed", "delivery_latency", "dropped", "event_loop_lag",
+        "fanout_duration", "gc_pause", "handshake_duration", "keepalive_spared", "observed", "offered", "opened",
+        "ping_rtt", "publish_to_write", "published", "received", "rejected", "sent", "slow_disconnects",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -70,9 +77,14 @@ class Counters:
         self.slow_disconnects = 0
         # What the lag policy would have done, had it been enforced (lag_policy_mode = observe).
         self.observed = 0
+        # Whose time to answer a ping was longer than the clock says, because we were late ourselves.
+        self.keepalive_spared = 0
         self.handshake_duration = Histogram(SECONDS)
         self.fanout_duration = Histogram(SECONDS)
         self.publish_to_write = Histogram(SECONDS)
         self.batch_messages = Histogram(MESSAGES[1:])
+        # From a publication to its being read, of those clients that are asked; the way back is in it.
+        self.delivery_latency = Histogram(SECONDS)
         self.ping_rtt = Histogram(SECONDS)
         self.event_loop_lag = Histogram(SECONDS)
+        self.gc_pause = Histogram(SECONDS)

@@ -73,6 +73,7 @@ class Hub:
         self._gap = gap
         self._faults = WriteFaults(report)
         self._slice = fanout_slice
+        self._batch_floor = 0.0
         self._ready: deque[Channel] = deque()
         self._turn_asked = False
 
@@ -140,6 +141,15 @@ class Hub:
         else:
             callback()
 
+    def shed(self, *, batch_floor: float, spare: bool, share: float) -> None:
+        """Do less from now on: gather publications for `batch_floor` seconds at least, and as `Backlog.shed`.
+
+        With 0, False and 1 all is as ever.
+        """
+        self._batch_floor = batch_floor
+        self.backlog.shed(spare=spare, share=share)
+        self._act_on_lag()
+
     def turn(self) -> None:
         """Hand out what is due, to at most `fanout_slice` clients; called by the loop."""
         self._turn_asked = False
@@ -158,8 +168,9 @@ class Hub:
 
     def _ask_flush(self, channel: Channel) -> None:
         channel.waiting = True
-        if channel.terms.batch_delay:
-            self._call_later(channel.terms.batch_delay, lambda: self._line_up(channel))
+        delay = max(channel.terms.batch_delay, self._batch_floor)
+        if delay:
+            self._call_later(delay, lambda: self._line_up(channel))
         else:
             self._line_up(channel)
 

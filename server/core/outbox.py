@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from server.core.batch import OLDEST, Batch, Entry
 from server.core.counters import Drop
-from server.core.policies import POLICIES
 
 if TYPE_CHECKING:
     from server.core.backlog import Backlog
@@ -92,7 +91,7 @@ class Outbox:
         if self.overflowed:
             self._backlog.drop(Drop.DISCONNECTED, len(batch))
         elif batch.lag.enforce:
-            POLICIES[batch.lag.policy](self, batch)
+            self._backlog.policies[batch.lag.policy](self, batch)
         else:
             self.push(batch)
             self._observe(batch.lag)

@@ -1,6 +1,9 @@
 """What each lag policy does with a batch that a client who lags is offered. ``lag`` says what they are for.
 
 Law: after each of them, what waits under the batch's limits is within them, and whatever is not kept is counted.
+
+In a brown-out others take their places, `SPARING`: as `conflate`, where a client is told of the gap (and has the
+history to fill it) or its policy lets it miss parts anyway. Elsewhere `disconnect` stays: nobody gets a silent hole.
 """
 
 from __future__ import annotations
@@ -41,9 +44,16 @@ def conflate(outbox: Outbox, batch: Batch) -> None:
     outbox.cut(batch.lag, Drop.QUEUE_FULL, NEWEST)
 
 
-POLICIES: Final[dict[LagPolicy, Callable[[Outbox, Batch], None]]] = {
+def disconnect_or_declare(outbox: Outbox, batch: Batch) -> None:
+    (conflate if batch.channel.terms.declares_gaps else disconnect)(outbox, batch)
+
+
+Policies = dict[LagPolicy, Callable[["Outbox", "Batch"], None]]
+
+POLICIES: Final[Policies] = {
     LagPolicy.DISCONNECT: disconnect,
     LagPolicy.DROP_OLDEST: drop_oldest,
     LagPolicy.DROP_NEWEST: drop_newest,
     LagPolicy.CONFLATE: conflate,
 }
+SPARING: Final[Policies] = {**dict.fromkeys(LagPolicy, conflate), LagPolicy.DISCONNECT: disconnect_or_declare}

@@ -7,6 +7,8 @@ and counted is what went on the wire.
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -65,3 +67,17 @@ def seen(received: CloseFrame | None, sent: CloseFrame | None) -> Cause:
 def close_label(code: int) -> str:
     """Name a close code for a metric: clients may send any of 4,000 codes, and labels are bounded."""
     return str(code) if code in _COUNTED else "other"
+
+
+def come_back(
+    code: Close, words: str, within: float, draw: Callable[[float, float], float] = random.uniform
+) -> Callable[[], tuple[int, str]]:
+    """Make the goodbye that tells each one to come back at a time of its own in the next `within` seconds.
+
+    It says `words` and ``reconnect_after_ms=N``, where the session's dialect has room for a reason.
+    """
+
+    def farewell() -> tuple[int, str]:
+        return code, f"{words}reconnect_after_ms={round(1000 * draw(0.0, within))}"
+
+    return farewell

@@ -34,6 +34,7 @@ from server.edge.proxies import ProxyHeaderError, read_proxy_header
 
 if TYPE_CHECKING:
     from server.core.outbox import Outbox
+    from server.edge.latency import Probe
     from server.edge.listener import Listener
     from server.edge.session import Session
 
@@ -52,8 +53,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_cause", "_finishing", "_foreword", "_handshake", "_holds", "_intake", "_listener", "_outlet", "_protocol",
-        "_rest", "_session", "accepted_at", "address", "is_leaving", "is_new", "opened_at", "pinged_at", "place", "rtt",
-        "transport",
+        "_rest", "_session", "accepted_at", "address", "is_leaving", "is_new", "number", "opened_at", "pinged_at",
+        "place", "probe", "rtt", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -73,6 +74,7 @@ class Connection(asyncio.Protocol):
         self._finishing: Cause | None = None
         self._cause: Cause | None = None
         self.is_leaving = False  # we have said goodbye, or are about to: what the client says is not looked at
+        self.number = 0  # in the order of arrival; its listener's to set
         self.is_new = True  # until it is open and has said who it is, where that is asked
         self.accepted_at = 0.0
         self.opened_at = 0.0
@@ -80,6 +82,7 @@ class Connection(asyncio.Protocol):
         self.place = -1  # on the wheel; its own to set
         self.pinged_at = 0.0
         self.rtt = 0.0
+        self.probe: Probe | None = None  # only of those whose latency is sampled
 
     # What others may ask
 
@@ -310,7 +313,7 @@ class Connection(asyncio.Protocol):
         """Write what waits in the outbox until it is empty or the socket takes no more. Idempotent, in any state."""
         outbox = self.outbox
         if outbox is not None and self.is_open:
-            self._outlet.drain(outbox)
+            self._drain(outbox)
 
     def charge(self, messages: int) -> bool:
         """Count what came in one message as `messages` more; false when that was too many, and the connection ends."""
@@ -340,7 +343,7 @@ class Connection(asyncio.Protocol):
         session = self._session
         outbox = session.outbox if session is not None else None
         if outbox is not None:
-            self._outlet.drain(outbox)
+            self._drain(outbox)
         if self.paused:
             return
         self._listener.wheel.paused.pop(self, None)
@@ -355,6 +358,14 @@ class Connection(asyncio.Protocol):
             session.resume()
             if held & Hold.UNREAD:
                 self._read_on()
+
+    def _drain(self, outbox: Outbox) -> None:
+        probe, oldest = self.probe, None
+        if probe is not None and probe.is_armed and not self.paused:
+            oldest = outbox.oldest
+        self._outlet.drain(outbox)
+        if probe is not None and oldest is not None:
+            probe.ask(oldest)
 
     def _answer(self) -> None:
         self._outlet.answer(may_owe=self._session is not None)
@@ -375,14 +386,21 @@ class Connection(asyncio.Protocol):
         self.transport.write(frame)
         return True
 
-    def take_pong(self) -> None:
-        """Take the answer to our ping. Nothing happens when none is awaited."""
+    def take_pong(self, sent: float = 0.0) -> None:
+        """Take the answer to our ping, or to a later one that went out at `sent`; nothing happens when none is awaited.
+
+        Who gets several pings may answer the last one alone: RFC 6455, section 5.5.3.
+        """
         if not self.pinged_at:
             return
-        self.rtt = self._listener.clock() - self.pinged_at
+        self.rtt = self._listener.clock() - (sent or self.pinged_at)
         self.pinged_at = 0.0
-        self._listener.wheel.awaiting_pong.discard(self)
+        self._listener.wheel.answered(self)
         self._listener.counters.ping_rtt.observe(self.rtt)
+
+    def spare(self) -> None:
+        """Take note that the time for a pong is over, but was not all the client's."""
+        self._listener.counters.keepalive_spared += 1
 
     # Endings
 

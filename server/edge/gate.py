@@ -20,6 +20,7 @@ from websockets.http11 import Request, Response
 from server.core.counters import Counters
 from server.core.limits import AddressCeiling, TokenBucket
 from server.core.names import name_fault
+from server.core.returns import RETURNS_PER_SECOND, SOONEST, Appointments
 from server.edge.credentials import Credentials, Identity, Refused
 from server.edge.origins import Origins
 from server.edge.static import Asset
@@ -29,7 +30,8 @@ Fields = tuple[tuple[str, str], ...]
 DEFAULT_CHANNEL: Final = "main"
 CENTRIFUGE_PATH: Final = "/connection/websocket"
 PROTOBUF: Final = "centrifuge-protobuf"
-RETRY_AFTER: Final = 1  # seconds, for 503 and 429: what is full now has room again soon
+# A brown-out lasts for some seconds at least: nobody needs to ask sooner.
+AFTER_BROWNOUT: Final = 5
 
 _UNCACHED: Fields = (("Cache-Control", "no-store"),)
 
@@ -78,6 +80,7 @@ class Gate:
     ) -> None:
         self.open = 0
         self.is_draining = False
+        self.brownout = 0  # the step that is taken now; from the first on, nobody new is let in
         self.max_connections = max_connections
         self._counters = counters
         self._origins = origins
@@ -86,6 +89,7 @@ class Gate:
         self.max_connections_per_ip = max_connections_per_ip
         self._addresses = AddressCeiling(max_connections_per_ip)
         self._rate = TokenBucket(connect_rate, now) if connect_rate else None
+        self._appointments = Appointments(connect_rate or RETURNS_PER_SECOND, now)
         self._max_channel_length = max_channel_length
         self._may_subscribe = may_subscribe
 
@@ -100,6 +104,10 @@ class Gate:
             self._counters.rejected[refusal.reason] += 1
             body = refusal.text.encode() + b"\n"
             return respond(refusal.status, body, refusal.headers, with_body=request.method != "HEAD")
+
+    def retry_after(self, now: float) -> int:
+        """Say in how many seconds the next one who is turned away should come back: not all at once."""
+        return self._appointments.give(now, AFTER_BROWNOUT if self.brownout else SOONEST)
 
     def enter(self, address: str) -> None:
         """Count a connection in."""
@@ -172,15 +180,21 @@ class Gate:
             raise Refusal(HTTPStatus.BAD_REQUEST, "A request names one host.", "bad_request")
 
     def _check_ceilings(self, address: str, now: float) -> None:
-        retry = (("Retry-After", str(RETRY_AFTER)),)
+        status = HTTPStatus.SERVICE_UNAVAILABLE
         if self.is_draining:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server is shutting down.", "draining", retry)
-        if self.open >= self.max_connections:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server is full.", "full", retry)
-        if self._addresses.full(address):
-            raise Refusal(HTTPStatus.TOO_MANY_REQUESTS, "Too many connections from this address.", "address", retry)
-        if self._rate is not None and not self._rate.take(now):
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Too many new connections now.", "connect_rate", retry)
+            text, reason = "The server is shutting down.", "draining"
+        elif self.brownout:
+            text, reason = "The server is overloaded.", "brownout"
+        elif self.open >= self.max_connections:
+            text, reason = "The server is full.", "full"
+        elif self._addresses.full(address):
+            status = HTTPStatus.TOO_MANY_REQUESTS
+            text, reason = "Too many connections from this address.", "address"
+        elif self._rate is not None and not self._rate.take(now):
+            text, reason = "Too many new connections now.", "connect_rate"
+        else:
+            return
+        raise Refusal(status, text, reason, (("Retry-After", str(self.retry_after(now))),))
 
     def _check_credentials(self, token: str | None) -> Identity:
         try:

@@ -6,6 +6,7 @@ pinged (one shared frame a dialect), expired deadlines are acted on, and the lag
 Laws:
 - a verdict is passed on a client only after the loop has had the time to read what the client sent: a late tick, which
   means that *we* were busy, passes none.
+- the time for a pong does not run while we are late; whoever is spared by that is counted, once for each ping.
 - a client that lags is not pinged, and not blamed for a missing pong: the ping would wait behind its queue. What
   counts for it is progress: ``write_timeout`` seconds without any, and it is gone.
 - a client that waits for us to look at what it said is late for nothing.
@@ -25,6 +26,7 @@ from server.edge.deadlines import Deadlines
 
 if TYPE_CHECKING:
     from server.edge.connection import Connection
+    from server.edge.latency import LatencySample
 
 TICK: Final = 0.1
 # How long a peer may take to answer our close frame, and a client that was too slow to take it at all.
@@ -35,6 +37,10 @@ EVICTION_GRACE: Final = 2.0
 _PING: Final = encode_frame(PING, b"")
 # A tick that is later than this tells more of us than of the clients.
 LATE: Final = 0.5
+# By less than a tick a timer is late on any busy machine, and no pong waits for longer than that to be read.
+NOTICED: Final = TICK
+# What two ways to reckon the same time may differ by.
+_ROUNDING: Final = 1e-6
 
 
 class _Progress:
@@ -69,10 +75,12 @@ class Wheel:
         loop_lag: Histogram,
         clock: Callable[[], float],
         call_later: Callable[[float, Callable[[], None]], object],
+        sample: LatencySample | None = None,
     ) -> None:
         self.opening: Deadlines[Connection] = Deadlines(open_timeout)
         self.closing: Deadlines[Connection] = Deadlines(CLOSE_TIMEOUT)
         self.evicting: Deadlines[Connection] = Deadlines(EVICTION_GRACE)
+        # By the time in which we were there to hear of it.
         self.awaiting_pong: Deadlines[Connection] = Deadlines(pong_timeout)
         # Who has not said yet who it is, in a dialect that asks for that after the handshake.
         self.connecting: Deadlines[Connection] = Deadlines(open_timeout)
@@ -87,6 +95,10 @@ class Wheel:
         self._loop_lag = loop_lag
         self._clock = clock
         self._call_later = call_later
+        self.sample = sample
+        # The same as `awaiting_pong` by the clock alone: who is here no more, but is there, has been spared.
+        self._overdue: Deadlines[Connection] = Deadlines(pong_timeout + _ROUNDING)
+        self._absence = 0.0  # all that we were late by, in seconds
         self._due = 0.0
         self._is_excused = False
         self._running = False
@@ -104,6 +116,8 @@ class Wheel:
         """Give an open connection a place on the wheel, at random."""
         connection.place = random.randrange(len(self._slots))
         self._slots[connection.place][connection] = None
+        if self.sample is not None:
+            self.sample.meet(connection)
 
     def watch(self, connection: Connection, now: float) -> None:
         """Ask a connection whose socket takes no more for progress, from now on until it leaves `paused`."""
@@ -119,12 +133,20 @@ class Wheel:
 
     def forget(self, connection: Connection) -> None:
         """Wait for nothing more from a connection. Idempotent."""
-        for deadlines in (self.opening, self.connecting, self.closing, self.evicting, self.awaiting_pong):
+        for deadlines in (self.opening, self.connecting, self.closing, self.evicting):
             deadlines.discard(connection)
+        self.answered(connection)
         self.paused.pop(connection, None)
         self.expiring.pop(connection, None)
         if connection.place >= 0:
             self._slots[connection.place].pop(connection, None)
+        if self.sample is not None:
+            self.sample.leave(connection)
+
+    def answered(self, connection: Connection) -> None:
+        """Await no pong any more. Idempotent."""
+        self.awaiting_pong.discard(connection)
+        self._overdue.discard(connection)
 
     def _turn(self) -> None:
         if not self._running:
@@ -136,14 +158,19 @@ class Wheel:
         self._due = now + TICK if lag > LATE else max(self._due + TICK, now)
         self._call_later(self._due - now, self._turn)
         self._loop_lag.observe(lag)
+        if lag > NOTICED:
+            self._absence += lag
         # Late twice in a row, we are overloaded, and must get rid of those who do not read all the more.
         self._is_excused = lag > LATE and not self._is_excused
         self.tick(now, late=self._is_excused)
 
     def tick(self, now: float, *, late: bool = False) -> None:
-        """Do what is due at `now`; a `late` tick only pings."""
+        """Do what is due at `now`; a `late` tick only pings, and counts whom it spares."""
         self._ping(now)
+        if self.sample is not None:
+            self.sample.tick(now)
         if late:
+            self._spare(now)
             return
         for connection in self.opening.expire(now):
             if connection.is_queuing:
@@ -159,11 +186,13 @@ class Wheel:
             connection.abort("close frame not answered in time")
         for connection in self.evicting.expire(now):
             connection.abort("did not take the close frame in time")
-        for connection in self.awaiting_pong.expire(now):
+        for connection in self.awaiting_pong.expire(now - self._absence):
             if connection.paused or connection.holds_reading:
-                self.awaiting_pong.add(connection, now)
+                self._overdue.discard(connection)
+                self._await_pong(connection, now)
             else:
                 connection.lose_contact()
+        self._spare(now)
         for connection in [c for c, deadline in self.expiring.items() if deadline <= now]:
             connection.expire()
         self._ask_for_progress(now)
@@ -171,9 +200,22 @@ class Wheel:
     def _ping(self, now: float) -> None:
         self._at = (self._at + 1) % len(self._slots)
         # A copy: a write may fail, and a connection that fails leaves its slot.
-        for connection in list(self._slots[self._at]):
+        slot = list(self._slots[self._at])
+        for connection in slot:
             if connection.ping(_PING, now):
-                self.awaiting_pong.add(connection, now)
+                self._await_pong(connection, now)
+        if self.sample is not None:
+            self.sample.fill(slot)
+
+    def _await_pong(self, connection: Connection, now: float) -> None:
+        self.awaiting_pong.add(connection, now - self._absence)
+        self._overdue.add(connection, now)
+
+    def _spare(self, now: float) -> None:
+        """Count those who would be gone now, had we not been late ourselves."""
+        for connection in self._overdue.expire(now):
+            if connection in self.awaiting_pong and not (connection.paused or connection.holds_reading):
+                connection.spare()
 
     def _ask_for_progress(self, now: float) -> None:
         for connection, progress in list(self.paused.items()):

@@ -91,13 +91,11 @@ class Intake:
             if connection.is_leaving:
                 return
             opcode = frame.opcode
-            is_answer = opcode is Opcode.PONG and self._is_awaited()
+            is_answer = opcode is Opcode.PONG and self._take_pong(cast(bytes, frame.data))
             if self._rate and not is_answer and not self._get_allowance(now).admits(frame, now):
                 connection.fail(Close.TOO_MANY, "too many messages")
                 return
-            if is_answer:
-                connection.take_pong()
-            elif opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+            if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
                 if frame.fin:
                     self._hand_on(opcode, cast(bytes, frame.data))
                 else:
@@ -112,9 +110,20 @@ class Intake:
         self._connection.fail(Close.TOO_MANY, "too many messages")
         return False
 
-    def _is_awaited(self) -> bool:
-        """Tell if a pong answers a ping of ours; unasked ones are allowed, too: RFC 6455, section 5.5.3."""
-        return bool(self._connection.pinged_at) and self._session.ping_frame is None
+    def _take_pong(self, payload: bytes) -> bool:
+        """Take a pong; tell if it answers a ping of ours: unasked ones are allowed, too. RFC 6455, section 5.5.3."""
+        connection = self._connection
+        probe, pinged_at = connection.probe, connection.pinged_at
+        is_awaited = bool(pinged_at) and self._session.ping_frame is None
+        if probe is not None and probe.take(payload):
+            if is_awaited and probe.asked_at >= pinged_at:
+                connection.take_pong(probe.asked_at)
+            return True
+        if is_awaited:
+            connection.take_pong()
+            if probe is not None:
+                probe.pass_over(pinged_at)
+        return is_awaited
 
     def _get_allowance(self, now: float) -> _Allowance:
         if self._allowance is None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
+from uuid import uuid4
 
 from websockets.server import ServerProtocol
 
@@ -50,7 +51,7 @@ _NOTSENT_BYTES: Final = 64 * 1024
 Farewell = Callable[[], tuple[int, str]]
 
 _TURNED_AWAY: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: %d\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 )
 
 
@@ -101,7 +102,11 @@ class Listener:
         # Sockets by address, handshakes included: one address may not fill the doorway for all others. A trusted
         # proxy's own is not counted: it stands for many.
         self._doorway = AddressCeiling(gate.max_connections_per_ip and gate.max_connections_per_ip + DOORWAY)
+        # What tells our connections from those of other processes, and of other lives.
+        self._name = uuid4().hex[:8]
+        self._arrivals = 0
         self._servers: list[asyncio.Server] = []
+        self.certificate_expires: float | None = None  # Unix time; None without TLS
         self.sockets: list[socket.socket] = []
         self._empty: asyncio.Event = asyncio.Event()
 
@@ -182,6 +187,24 @@ class Listener:
             self._empty.clear()
             await self._empty.wait()
 
+    # Whom an operator may mean
+
+    def client_id(self, connection: Connection) -> str:
+        """Name one connection: by its client's own id, or, where the dialect has none, by one that is used once."""
+        session = connection.session
+        return (session.client if session is not None else "") or f"{self._name}-{connection.number}"
+
+    def find(self, client: str) -> Connection | None:
+        """Return the connection that `client_id` names so; None when it is gone."""
+        name, _, number = client.rpartition("-")
+        if name == self._name and number.isdecimal() and len(number) < 20:
+            wanted = int(number)
+            return next((each for each in self.connections if each.number == wanted), None)
+        for each in self.connections:
+            if each.session is not None and each.session.client == client:
+                return each
+        return None
+
     # Called by connections
 
     def new_protocol(self) -> ServerProtocol:
@@ -194,6 +217,8 @@ class Listener:
         """Take note of an accepted socket."""
         now = self.clock()
         self.connections[connection] = None
+        self._arrivals += 1
+        connection.number = self._arrivals
         connection.accepted_at = now
         self.wheel.opening.add(connection, now)
         if not self._enter_doorway(connection):
@@ -224,7 +249,7 @@ class Listener:
 
     def _turn_away(self, connection: Connection, reason: str) -> None:
         self.counters.rejected[reason] += 1
-        connection.transport.write(_TURNED_AWAY)
+        connection.transport.write(_TURNED_AWAY % self.gate.retry_after(self.clock()))
         connection.transport.close()
 
     def opened(self, connection: Connection, admission: Admission) -> None:
@@ -276,6 +301,7 @@ class Listener:
         return Departure(
             at=time.time(),
             address=connection.address,
+            client=self.client_id(connection),
             dialect=session.dialect,
             channel=session.channel,
             code=code,

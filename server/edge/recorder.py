@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 CAPACITY: Final = 10_000
@@ -14,6 +15,7 @@ class Departure:
 
     at: float
     address: str
+    client: str
     dialect: str
     channel: str
     code: int
@@ -27,15 +29,25 @@ class Departure:
 
 
 class Recorder:
-    """Keeps the newest departures and forgets the oldest."""
+    """Keeps the newest departures and forgets the oldest; `total` counts all that there ever were."""
 
-    __slots__ = ("_departures",)
+    __slots__ = ("_departures", "total")
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._departures: deque[Departure] = deque(maxlen=capacity)
+        self.total = 0
 
     def record(self, departure: Departure) -> None:
+        self.total += 1
         self._departures.append(departure)
+
+    def before(self, mark: int, most: int) -> list[Departure]:
+        """Return those of the first `mark` that ever were which are still kept: newest first, at most `most`.
+
+        So a long list can be read in pieces while more is recorded: each piece ends where the mark of the next stands.
+        """
+        newer = self.total - mark
+        return list(islice(reversed(self._departures), newer, newer + most)) if newer >= 0 else []
 
     def __len__(self) -> int:
         return len(self._departures)

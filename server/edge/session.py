@@ -41,7 +41,15 @@ class Session(Protocol):
     def channel(self) -> str: ...
 
     @property
+    def client(self) -> str:
+        """The client's own id; "" where it has none."""
+
+    @property
     def outbox(self) -> Outbox | None: ...
+
+    @property
+    def subscription(self) -> Subscription | None:
+        """The one that it is written to through, while it is on one channel."""
 
     @property
     def ping_frame(self) -> bytes | None:
@@ -71,6 +79,9 @@ class Session(Protocol):
 
     def finish(self) -> None:
         """Take no more, but let what is queued go out. Idempotent."""
+
+    def end(self, disconnect: Disconnect) -> None:
+        """End the connection, since the server API says so. Idempotent."""
 
 
 class RawSession:
@@ -175,8 +186,7 @@ class RawSession:
 
     def end(self, disconnect: Disconnect) -> None:
         """End the connection; Centrifugo's own codes mean nothing in this dialect, those of the caller's stand."""
-        code = Close.POLICY if disconnect.code < 4000 else disconnect.code
-        self._connection.close(code, disconnect.reason)
+        self._connection.close(_plain(disconnect), disconnect.reason)
 
 
 class EchoSession:
@@ -188,8 +198,8 @@ class EchoSession:
     __slots__ = ("_connection",)
 
     dialect = "echo"
-    channel = ""
-    outbox = None
+    channel = client = ""
+    outbox = subscription = None
     ping_frame = None
 
     def __init__(self, connection: Connection) -> None:
@@ -215,3 +225,11 @@ class EchoSession:
 
     def leave(self) -> None:
         """Nothing is queued."""
+
+    def end(self, disconnect: Disconnect) -> None:
+        """End the connection, as a raw client's."""
+        self._connection.close(_plain(disconnect), disconnect.reason)
+
+
+def _plain(disconnect: Disconnect) -> int:
+    return Close.POLICY if disconnect.code < 4000 else disconnect.code

@@ -78,6 +78,8 @@ class Node:
         self.hub = hub
         self.namespaces = namespaces
         self.audiences: dict[str, Audience] = {}
+        # How many publications were heard on each channel; None as long as nobody wants to know.
+        self.traffic: dict[str, int] | None = None
         self.broker: Broker  # joined later: the broker wants an ear first
         self._counters = counters
         self._declare_gap = declare_gap
@@ -153,6 +155,8 @@ class Node:
             return True
         if publication.offset and not self._advance(audience, publication, epoch):
             return True
+        if self.traffic is not None:
+            self.traffic[channel] = self.traffic.get(channel, 0) + 1
         key = publication.tags.get("key") if publication.tags else None
         keeps_up = True
         publish = self.hub.publish

@@ -1,7 +1,8 @@
 """Who gets the new connections, now: looked at once a second, and set in the kernel by one of the workers.
 
 Laws: the workers are kept in the order in which the kernel has their sockets; a worker that is about to go gets
-nothing new before it closes its socket, since what waits there unaccepted would be reset; nor does one that is silent.
+nothing new before it closes its socket, since what waits there unaccepted would be reset; nor does one that is silent
+or browned out, while another is neither.
 """
 
 from __future__ import annotations
@@ -41,6 +42,13 @@ class Balance:
         """Who listens, in the kernel's order."""
         return [worker for worker in self._order.workers if isinstance(worker, Worker)]
 
+    @property
+    def takers(self) -> float:
+        """How many workers share the new connections, as if each had the same part as the one with the largest."""
+        workers = self.workers
+        parts = spread.shares([worker.connections for worker in workers]) if workers else None
+        return 1 / max(parts) if parts else float(max(1, len(workers)))
+
     def enter(self, worker: Worker) -> None:
         """Take in a worker that has just begun to listen."""
         self._order.enter(worker)
@@ -58,11 +66,11 @@ class Balance:
         if not workers or any(worker.state is not State.READY for worker in workers):
             return  # who is about to go is shut out
         now = self._clock()
-        awake = [worker for worker in workers if not worker.is_silent(now)]
-        if not awake:
+        takers = [worker for worker in workers if worker.takes_newcomers(now)]
+        if not takers:
             return
-        if len(awake) < len(workers):
-            parts: Sequence[float] | None = [(worker in awake) / len(awake) for worker in workers]
+        if len(takers) < len(workers):
+            parts: Sequence[float] | None = [(worker in takers) / len(takers) for worker in workers]
         else:
             parts = spread.shares([worker.connections for worker in workers])
         if not self._is_set or parts != self._parts:

@@ -1,31 +1,41 @@
 """The internal port of a server of many workers: one scrape, one answer, one API for all of them.
 
-Law: every answer comes within WITHIN, also while a worker hangs; what that worker would have said is missing then, and
-it is shown as down.
+Law: every answer comes within WITHIN, also while a worker hangs; what that worker would have said is missing then. In a
+scrape a worker that is late but alive is shown by what it said last, one that is silent as down.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from heapq import nlargest
 from typing import Any, Final
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
+from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from server.admin import debug, metrics
-from server.admin.port import Handler, Port, json_answer, limit_of
+from server.admin.live import Live
+from server.admin.pauses import CollectorPauses
+from server.admin.port import Handler, Port, json_answer, limit_of, stream_answer
+from server.admin.process import ProcessCollector
+from server.admin.view import Process, together
+from server.core.counters import SECONDS, Histogram
 from server.supervisor.crew import Crew
-from server.supervisor.tally import Tally
-from server.supervisor.worker_link import State, Unanswered, Worker
+from server.supervisor.departures import Recorder, newest_first
+from server.supervisor.tally import Family, Tally
+from server.supervisor.worker_link import SILENT_AFTER, State, Unanswered, Worker
 
 # How long a worker may take to answer, so that the whole stays within 200 ms.
 WITHIN: Final = 0.12
 
 
 class Board:
-    """The internal port. `is_draining` tells if the server is on its way out, `broker_is_up` if it can be reached."""
+    """The internal port. `is_draining` tells if the server is on its way out, `broker_is_up` if it can be reached.
+
+    `configuration` is what the operator's page shows of that; `needs_key`: its commands need the key of the API.
+    """
 
     def __init__(
         self,
@@ -36,73 +46,100 @@ class Board:
         broker_is_up: Callable[[], bool],
         guarded: bool,
         routes: list[web.RouteDef],
+        on_loopback: bool = True,
+        needs_key: bool = False,
+        configuration: Sequence[dict[str, Any]] = (),
     ) -> None:
         self._crew = crew
         self._tally = tally
+        self._told: dict[Worker, asyncio.Task[None]] = {}  # whose metrics are on their way
         self._is_draining = is_draining
         self._broker_is_up = broker_is_up
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._registry.register(tally)
         self._own = CollectorRegistry()
-        ProcessCollector(registry=self._own)
+        self._own.register(ProcessCollector())
+        self.pauses = CollectorPauses(Histogram(SECONDS))
         pages: dict[str, Handler] = {
             "/metrics": self._metrics,
             "/readyz": self._readyz,
             "/debug/slow": self._slow,
             "/debug/disconnects": self._disconnects,
         }
-        port = Port(pages, routes, guarded=guarded)
+        hello = {"needs_key": needs_key, "configuration": list(configuration)}
+        # The workers rest by themselves when nobody asks them any more.
+        live = Live(self._look, lambda: None, hello, on_loopback=on_loopback)
+        port = Port(pages, routes, live, guarded=guarded)
         self.listen, self.stop = port.listen, port.stop
 
     async def _metrics(self, request: web.Request) -> web.Response:
         await asyncio.gather(*(self._take_metrics(worker) for worker in self._crew.serving))
-        self._tally.own = list(self._own.collect())
-        body, content_type = metrics.render(self._registry, request.headers.get("Accept", ""))
+        self._tally.own = [*self._own.collect(), metrics.gc_pauses(self.pauses.observed)]
+        body, content_type = await metrics.render(self._registry, request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _readyz(self, request: web.Request) -> web.Response:
-        crew, now = self._crew, time.monotonic()
-        is_listening = any(not worker.is_silent(now) for worker in crew.ready) and not self._is_draining()
-        is_ready = is_listening and self._broker_is_up()
-        state = "draining" if self._is_draining() else "not listening" if not is_listening else "degraded"
-        if is_ready:
-            state = "ready"
+        crew, state = self._crew, self._state()
         workers = [
             {
                 "index": worker.index,
                 "pid": worker.pid,
-                "state": "silent" if worker.is_silent(now) else worker.state,
+                "state": _state_of(worker),
                 "connections": worker.connections,
             }
             for worker in sorted(crew.serving, key=lambda worker: (worker.index, worker.pid))
         ]
         total = sum(worker.connections for worker in crew.serving)
         answer = {"status": state, "connections": total, "workers": workers, "restarts": crew.restarts}
-        return json_answer(answer, status=200 if is_ready else 503)
+        return json_answer(answer, status=200 if state == "ready" else 503)
+
+    def _state(self) -> str:
+        if self._is_draining():
+            return "draining"
+        now = time.monotonic()
+        if all(worker.is_silent(now) for worker in self._crew.ready):
+            return "not listening"
+        if not any(worker.takes_newcomers(now) for worker in self._crew.ready):
+            return "browned out"
+        return "ready" if self._broker_is_up() else "degraded"
 
     async def _slow(self, request: web.Request) -> web.Response:
         clients = [
             {"worker": worker.index, **client} for worker, said in await self._ask_all("slow") for client in said or []
         ]
-        clients.sort(key=lambda client: client["queue_bytes"], reverse=True)
-        return json_answer({"clients": clients[: debug.MOST_SLOW]})
+        return json_answer({"clients": nlargest(debug.MOST_SLOW, clients, key=lambda client: client["queue_bytes"])})
 
-    async def _disconnects(self, request: web.Request) -> web.Response:
-        limit = limit_of(request)
-        found = [
-            {"worker": worker.index, **entry}
-            for worker, said in await self._ask_all("disconnects", limit)
-            for entry in said or []
+    async def _disconnects(self, request: web.Request) -> web.StreamResponse:
+        recorders = [Recorder(worker, WITHIN) for worker in self._crew.serving]
+        return await stream_answer(request, "disconnects", newest_first(recorders, limit_of(request)))
+
+    async def _look(self) -> dict[str, Any]:
+        processes = [
+            Process(worker.index, worker.pid, _state_of(worker), worker.connections, look)
+            for worker, look in await self._ask_all("look")
         ]
-        found.sort(key=lambda entry: entry["at"], reverse=True)
-        return json_answer({"disconnects": found[:limit]})
+        processes.sort(key=lambda process: (process.index, process.pid))
+        return together(processes, status=self._state(), restarts=self._crew.restarts)
 
     async def _take_metrics(self, worker: Worker) -> None:
+        telling = self._told.get(worker)
+        if telling is None:
+            telling = self._told[worker] = asyncio.create_task(self._be_told(worker))
+            telling.add_done_callback(lambda _: self._told.pop(worker, None))
+        await asyncio.wait((telling,), timeout=WITHIN)
+        if not telling.done() and not worker.is_heard(time.monotonic()):
+            self._take(worker, None)
+
+    async def _be_told(self, worker: Worker) -> None:
+        # An answer that is late for this scrape is in time for the next one.
         try:
-            said = await worker.ask("metrics", within=WITHIN)
+            said = await worker.ask("metrics", within=SILENT_AFTER)
         except Unanswered:
             said = None
+        self._take(worker, said)
+
+    def _take(self, worker: Worker, said: list[Family] | None) -> None:
         if worker.state is not State.DEAD:  # what it has counted is settled then
             self._tally.take(worker.index, said, worker.pid)
 
@@ -118,3 +155,9 @@ class Board:
                 raise answer
             found.append((worker, None if isinstance(answer, BaseException) else answer))
         return found
+
+
+def _state_of(worker: Worker) -> str:
+    if worker.is_silent(time.monotonic()):
+        return "silent"
+    return "browned out" if worker.brownout and worker.state is State.READY else worker.state

@@ -71,6 +71,7 @@ class Crew:
         self._on_last_words = on_last_words
         self._drain_timeout = drain_timeout
         self._spare: Worker | None = None
+        self._outdated: Worker | None = None  # who stood by when all were to be replaced
         self._by_link: dict[Link, Worker] = {}
         self._failures: dict[int, int] = {}
         self._due: dict[int, float] = {}  # when a place may be filled again
@@ -146,7 +147,7 @@ class Crew:
 
     def _beat(self, worker: Worker, fields: Fields) -> None:
         worker.heard_at = self._clock()
-        worker.connections, is_leaving = fields
+        worker.connections, is_leaving, worker.brownout = fields
         # Somebody else has told it to go.
         if is_leaving and worker.state is State.READY and not self.is_stopping:
             self._vacate(worker)
@@ -163,6 +164,7 @@ class Crew:
 
     async def replace_all(self) -> None:
         """Replace each worker by a new one, one after the other; the old ones send their clients away."""
+        await self._replace_spare()
         for index, old in sorted(self.workers.items()):
             if self.workers.get(index) is not old or old.state is not State.READY:
                 continue  # a new one is there, or on its way
@@ -173,6 +175,13 @@ class Crew:
                 return
             if old.state is State.READY:  # it may have died meanwhile
                 await self._retire(old)
+
+    async def _replace_spare(self) -> None:
+        # It has read keys and files as they were when it was started.
+        spare = self._outdated = self._spare
+        if spare is not None:
+            spare.process.kill()
+            await self._until(lambda: self.is_stopping or self._spare is not spare)
 
     async def stop(self) -> bool:
         """Tell everyone to drain, and wait a little longer than they may take; return whether all have drained."""
@@ -238,7 +247,7 @@ class Crew:
         await self._balance.shut_out(worker)
         self._balance.leave(worker)
         try:
-            await worker.ask("retire", within=2.0)
+            await worker.ask("retire", self._balance.takers, within=2.0)
         except Unanswered:
             _signal(worker, signal.SIGTERM)
         await self._gone([worker], within=self._drain_timeout + _GRACE)
@@ -280,7 +289,7 @@ class Crew:
             self._fill(now)
 
     def _bury(self, worker: Worker, now: float) -> None:
-        is_sudden = worker not in self.retiring and not self.is_stopping
+        is_sudden = worker not in self.retiring and worker is not self._outdated and not self.is_stopping
         lived = now - worker.ready_at if worker.state is State.READY else 0.0
         self._vacate(worker)
         self.retiring.discard(worker)

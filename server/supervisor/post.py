@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
@@ -24,12 +22,13 @@ import uvloop
 from server import blueprint, logs
 from server.admin import broker_metrics, debug, metrics
 from server.admin.fields import ApiError
+from server.admin.vitals import Vitals
 from server.brokers.link import Fields, Kind, Link
 from server.brokers.local import LocalBroker
 from server.edge.closing import Close
 from server.node.node import Node
 from server.supervisor import spread
-from server.supervisor.tally import families
+from server.supervisor.tally import families, families_in_turns
 from server.worker import House, calm_the_collector
 
 if TYPE_CHECKING:
@@ -38,11 +37,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("stentor")
 
 BEAT: Final = 1.0
+# So long after the last look the operator's page is closed.
+UNWATCHED: Final = 3.0
 # How long clients may take to go when the supervisor has died: whoever starts it again wants the machine.
 ORPHANED: Final = 3.0
-# How many clients a second the other workers take back without effort, after one of them has sent its own away.
-RETURNS_PER_SECOND: Final = 500.0
-SOONEST_RETURN: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +108,16 @@ class Post:
         assert isinstance(broker, broker_metrics.Contact), "a worker's broker is never in its own memory"
         self._registry.register(broker_metrics.BrokerCollector(broker))
         self._api = self.house.api()
-        self._long_duties: dict[str, Callable[..., Awaitable[Any]]] = {"listen": self._listen, "api": self._call_api}
+        self._vitals = Vitals(self.house.listener)
+        self._long_duties: dict[str, Callable[..., Awaitable[Any]]] = {
+            "listen": self._listen,
+            "api": self._call_api,
+            "metrics": lambda: families_in_turns(self._registry),
+        }
         self._duties: dict[str, Callable[..., Any]] = {
-            "metrics": lambda: families(self._registry),
             "slow": lambda: debug.slow(self.house.listener, time.monotonic()),
-            "disconnects": lambda most: [debug.departure(each) for each in islice(self.house.listener.recorder, most)],
+            "disconnects": lambda mark, most: debug.departures(self.house.listener.recorder, mark, most),
+            "look": self._vitals.look,
             "spread": self._spread,
             "retire": self._retire,
             "cut_short": self._cut_short,
@@ -193,10 +196,12 @@ class Post:
     def _beat(self) -> None:
         if self._link.is_open:
             self._say_alive()
+            self._vitals.rest_unless_watched(UNWATCHED)
             asyncio.get_running_loop().call_later(BEAT, self._beat)
 
     def _say_alive(self) -> None:
-        self._link.say(Kind.BEAT, [self.house.listener.gate.open, self._is_leaving])
+        gate = self.house.listener.gate
+        self._link.say(Kind.BEAT, [gate.open, self._is_leaving, gate.brownout])
 
     # Duties
 
@@ -214,14 +219,9 @@ class Post:
         for sock in self.house.listener.sockets:
             spread.attach(sock, parts)
 
-    def _retire(self) -> None:
-        """Send everyone away, each told when to come back, and end."""
-        spread_over = max(SOONEST_RETURN, self.house.listener.gate.open / RETURNS_PER_SECOND)
-
-        def farewell() -> tuple[int, str]:
-            return Close.RESTART, f"reconnect_after_ms={round(1000 * random.uniform(0, spread_over))}"
-
-        self.house.farewell = farewell
+    def _retire(self, takers: float = 1.0) -> None:
+        """Send everyone away, each told when to come back to as many `takers`, counted in workers, and end."""
+        self.house.farewell = self.house.come_back(Close.RESTART, takers=takers)
         self.leave()
 
     def _cut_short(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import os
 import signal
 import socket
 import time
@@ -21,9 +22,10 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 
 from server import blueprint, logs
-from server.admin import http_api
+from server.admin import configuration, http_api
 from server.brokers.base import Broker, Remote
 from server.edge.listener import bind, reserve
+from server.notify import ServiceManager
 from server.supervisor import post
 from server.supervisor.board import Board
 from server.supervisor.crew import Crew
@@ -31,7 +33,16 @@ from server.supervisor.crew_api import Counterpart, CrewApi, Deaf
 from server.supervisor.exchange import Exchange
 from server.supervisor.tally import Tally
 from server.supervisor.worker_link import START_WITHIN
-from server.worker import CUT_SHORT, DRAINED, announce, calm_the_collector, cannot_build, cannot_listen, catch_signals
+from server.worker import (
+    CUT_SHORT,
+    DRAINED,
+    GRACE,
+    announce,
+    calm_the_collector,
+    cannot_build,
+    cannot_listen,
+    catch_signals,
+)
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -81,6 +92,9 @@ class Supervisor:
         self._replacing: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self.port = settings.port
+        # Before a worker is started: it would inherit whom only we may speak to.
+        self._manager = ServiceManager.of(os.environ, os.getpid())
+        self._status = ""
         self.exchange = Exchange(time.monotonic, time.time)
         self.tally = Tally()
         self.crew = Crew(
@@ -95,12 +109,14 @@ class Supervisor:
         # What the server API speaks through: the exchange's own broker, or this process's way to the one that all have.
         local = blueprint.is_in_memory(settings)
         self._broker: Broker = self.exchange.broker if local else blueprint.broker(settings)(Deaf())
-        api = CrewApi(
-            Counterpart(self._broker, blueprint.namespaces(settings)),
+        desk = Counterpart(self._broker, blueprint.namespaces(settings))
+        crew_api = CrewApi(
+            desk,
             self.crew,
             max_channel_length=settings.max_channel_length,
             max_message_size=settings.max_message_size,
         )
+        api = blueprint.everywhere(crew_api, desk, settings)
         api_key = settings.api_key.get_secret_value() if settings.api_key else None
         self.board = Board(
             self.crew,
@@ -109,6 +125,9 @@ class Supervisor:
             broker_is_up=lambda: self._broker.is_up,
             guarded=settings.internal_is_loopback and api_key is None,
             routes=http_api.routes(api, api_key=api_key, on_loopback=settings.internal_is_loopback),
+            on_loopback=settings.internal_is_loopback,
+            needs_key=api_key is not None,
+            configuration=configuration.in_force(settings),
         )
 
     async def serve(self, signals: asyncio.Queue[int]) -> int:
@@ -126,7 +145,10 @@ class Supervisor:
         if complete.done():
             complete.result()
             calm_the_collector()
+            self.board.pauses.start()
             announce(settings, self.port, internal_port)
+            self._status = f"{settings.workers} workers listening on port {self.port}"
+            self._say_ready()
         complete.cancel()
         number = await told
         while number == signal.SIGHUP:
@@ -142,11 +164,14 @@ class Supervisor:
         self.crew.kill()
         for sock in self._reserved:
             sock.close()
+        self.board.pauses.stop()
         await self.board.stop()
+        self._manager.close()
         if isinstance(self._broker, Remote):
             await self._broker.stop()
 
     async def _stop(self, number: int, signals: asyncio.Queue[int]) -> int:
+        self._manager.stopping(self._settings.drain_timeout + GRACE, "draining")
         log.info("%s: draining %d workers", signal.Signals(number).name, len(self.crew.workers))
         stopped = asyncio.create_task(self.crew.stop())
         again = asyncio.create_task(signals.get())
@@ -163,7 +188,13 @@ class Supervisor:
     def _replace_all(self) -> None:
         if self._replacing is None or self._replacing.done():
             log.info("SIGHUP: replacing the workers, one after another")
+            self._manager.reloading(time.monotonic())
             self._replacing = asyncio.create_task(self.crew.replace_all())
+            self._replacing.add_done_callback(lambda _: self._say_ready())
+
+    def _say_ready(self) -> None:
+        if not self.crew.is_stopping:
+            self._manager.ready(asyncio.get_running_loop().call_later, self._status)
 
     def _reserve(self) -> None:
         """Keep the public port for as long as we live, without listening on it. Raises OSError."""

@@ -1,7 +1,7 @@
 """The metrics of all workers as one scrape: each sample with the label ``worker``, and counters that never go back.
 
 Laws: a place of the crew is held by one worker after the other, for a while by two (`life` tells them apart); what
-each has counted stays, whatever becomes of it, and what the next one counts is added. A worker that does not answer is
+each has counted stays, whatever becomes of it, and what the next one counts is added. A worker that is silent is
 shown as down, with the counters that it said last and without its gauges.
 """
 
@@ -15,35 +15,44 @@ from typing import Any, Final
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from server.admin.metrics import INTERLUDE, in_turns
+
 # name, type, help, samples (name, labels, value): as `families` packs them.
 Family = list[Any]
-# The name of the family, that of the sample, and its labels.
-Key = tuple[str, str, tuple[tuple[str, str], ...]]
+# The name of a sample of a family, and its labels.
+Key = tuple[str, tuple[tuple[str, str], ...]]
 
 _GROWING: Final = frozenset({"counter", "histogram", "summary"})
 # Histograms over the clients of this moment: gauges in all but their type.
 _MOMENTARY: Final = ("stentor_client_queue_",)
 # What two workers in one place do not have together; the newer one tells.
-_NOT_ADDED: Final = ("process_", "python_", "stentor_build_info", "stentor_broker_up")
+_NOT_ADDED: Final = (
+    "process_", "python_", "stentor_build_info", "stentor_broker_up", "stentor_brownout_level",
+    "stentor_tls_certificate_expiry_timestamp_seconds",
+)  # fmt: skip
 _UP: Final = "stentor_worker_up"
 
 
 def families(registry: CollectorRegistry) -> list[Family]:
     """Pack a registry's metrics into JSON."""
-    return [
-        [
-            family.name, family.type, family.documentation,
-            [[sample.name, dict(sample.labels), sample.value] for sample in family.samples],
-        ]
-        for family in registry.collect()
-    ]  # fmt: skip
+    return [_packed(family) for family in registry.collect() if family is not INTERLUDE]
+
+
+async def families_in_turns(registry: CollectorRegistry) -> list[Family]:
+    """Do as `families`, but let the event loop turn in between."""
+    return [_packed(family) async for family in in_turns(registry)]
+
+
+def _packed(family: Metric) -> Family:
+    samples = [[sample.name, dict(sample.labels), sample.value] for sample in family.samples]
+    return [family.name, family.type, family.documentation, samples]
 
 
 @dataclass(slots=True)
 class _Life:
     """What one worker has said last, and whether it still answers."""
 
-    said: list[Family]
+    said: dict[str, Family]  # by name
     answers: bool = True
 
 
@@ -52,7 +61,7 @@ class _Place:
 
     def __init__(self) -> None:
         self.lives: dict[int, _Life] = {}
-        self.before: dict[Key, float] = {}
+        self.before: dict[str, dict[Key, float]] = {}
 
     @property
     def is_up(self) -> bool:
@@ -60,15 +69,16 @@ class _Place:
         newest = next(reversed(self.lives.values()), None)
         return newest is not None and newest.answers
 
-    def samples(self) -> dict[Key, float]:
-        """Put together what the place has to show."""
-        found = dict(self.before)
+    def samples(self, family: str) -> dict[Key, float]:
+        """Put together what the place has to show of a family."""
+        found = dict(self.before.get(family, {}))
         for life in self.lives.values():
-            for key, kind, value in _samples(life.said):
-                if _grows(key[0], kind) or (life.answers and not key[0].startswith(_NOT_ADDED)):
-                    found[key] = found.get(key, 0.0) + value
-                elif life.answers:
-                    found[key] = value
+            said = life.said.get(family)
+            if said is None or not (life.answers or _grows(said)):
+                continue
+            is_added = _grows(said) or not family.startswith(_NOT_ADDED)
+            for key, value in _samples(said):
+                found[key] = found.get(key, 0.0) + value if is_added else value
         return found
 
 
@@ -84,9 +94,9 @@ class Tally(Collector):
         """Take a worker's metrics, or None when it did not answer."""
         lives = self._places[index].lives
         if said is None:
-            lives.setdefault(life, _Life([])).answers = False
+            lives.setdefault(life, _Life({})).answers = False
             return
-        lives[life] = _Life(said)
+        lives[life] = _Life({family[0]: family for family in said})
         for name, kind, documentation, _ in said:
             self._families.setdefault(name, (documentation, kind))
 
@@ -94,31 +104,36 @@ class Tally(Collector):
         """Keep what a worker has counted, now that it counts no more."""
         place = self._places[index]
         gone = place.lives.pop(life, None)
-        for key, kind, value in _samples(gone.said) if gone is not None else ():
-            if _grows(key[0], kind):
-                place.before[key] = place.before.get(key, 0.0) + value
+        for name, said in gone.said.items() if gone is not None else ():
+            if _grows(said):
+                before = place.before.setdefault(name, {})
+                for key, value in _samples(said):
+                    before[key] = before.get(key, 0.0) + value
 
     def collect(self) -> Iterator[Metric]:
+        """Yield one family after the other; meanwhile workers may come and go."""
+        places, own = sorted(self._places.items()), {metric.name: metric for metric in self.own}
         up = Metric(_UP, "Whether the worker answers.", "gauge")
-        found = {name: Metric(name, *described) for name, described in self._families.items() if name != _UP}
-        for index, place in sorted(self._places.items()):
+        for index, place in places:
             up.add_sample(_UP, {"worker": str(index)}, float(place.is_up))
-            for (family, name, labels), value in place.samples().items():
-                if family != _UP:
-                    found[family].add_sample(name, {**dict(labels), "worker": str(index)}, value)
-        for metric in self.own:
-            found.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type)).samples += [
-                sample._replace(labels={**sample.labels, "worker": "supervisor"}) for sample in metric.samples
-            ]
         yield up
-        yield from (metric for metric in found.values() if metric.samples)
+        described = {name: (metric.documentation, metric.type) for name, metric in own.items()} | self._families
+        described.pop(_UP, None)
+        for name, facts in described.items():
+            metric = Metric(name, *facts)
+            for index, place in places:
+                for (sample, labels), value in place.samples(name).items():
+                    metric.add_sample(sample, {**dict(labels), "worker": str(index)}, value)
+            for ours in own[name].samples if name in own else ():
+                metric.add_sample(ours.name, {**ours.labels, "worker": "supervisor"}, ours.value)
+            if metric.samples:
+                yield metric
 
 
-def _samples(said: list[Family]) -> Iterator[tuple[Key, str, float]]:
-    for family, kind, _, samples in said:
-        for name, labels, value in samples:
-            yield (family, name, tuple(sorted(labels.items()))), kind, value
+def _samples(said: Family) -> Iterator[tuple[Key, float]]:
+    for name, labels, value in said[3]:
+        yield (name, tuple(sorted(labels.items()))), value
 
 
-def _grows(family: str, kind: str) -> bool:
-    return kind in _GROWING and not family.startswith(_MOMENTARY)
+def _grows(said: Family) -> bool:
+    return said[1] in _GROWING and not said[0].startswith(_MOMENTARY)

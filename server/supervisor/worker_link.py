@@ -50,6 +50,7 @@ class Worker:
         self.is_up = False  # it has said hello
         self.ready_at = now
         self.connections = 0
+        self.brownout = 0
         self.heard_at = now
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._number = 0
@@ -69,6 +70,14 @@ class Worker:
     def is_silent(self, now: float) -> bool:
         """Tell if a worker that was up has said nothing for so long that something is wrong with it."""
         return self.is_up and now - self.heard_at > SILENT_AFTER
+
+    def is_heard(self, now: float) -> bool:
+        """Tell if the worker has said hello, and has not been silent since."""
+        return self.is_up and not self.is_silent(now)
+
+    def takes_newcomers(self, now: float) -> bool:
+        """Tell if new connections are well with the worker: it is heard of, and not browned out."""
+        return not (self.is_silent(now) or self.brownout)
 
     async def ask(self, what: str, *arguments: Any, within: float) -> Any:
         """Ask the worker to do `what`, and return its answer. Raises Unanswered."""

@@ -20,7 +20,7 @@ export function valueAxis(low, high, ticks = 5) {
 
 /** Whole times between two moments (ms on the wall clock), at most `most` of them. */
 export function timeTicks(from, to, most) {
-  const steps = [1, 2, 5, 10, 15, 30, 60].map((seconds) => seconds * 1000);
+  const steps = [1, 2, 5, 10, 15, 30, 60, 120, 300].map((seconds) => seconds * 1000);
   const step = steps.find((wide) => (to - from) / wide <= most) ?? steps.at(-1);
   const first = Math.ceil(from / step);
   const count = Math.max(0, Math.floor(to / step) - first + 1);

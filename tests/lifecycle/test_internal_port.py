@@ -55,8 +55,8 @@ def test_disconnects(server: Server) -> None:
     newest = wait_until(lambda: latest(server, "leaving", 2))
     assert [entry["code"] for entry in newest] == [4321, 1000], "the newest first"
     assert set(newest[0]) == {
-        "at", "address", "dialect", "channel", "code", "reason", "queue_messages", "queue_bytes", "queue_age_seconds",
-        "connected_seconds", "rtt_seconds", "loop_lag_seconds",
+        "at", "address", "client", "dialect", "channel", "code", "reason", "queue_messages", "queue_bytes",
+        "queue_age_seconds", "connected_seconds", "rtt_seconds", "loop_lag_seconds",
     }  # fmt: skip
     assert newest[0]["address"] == "127.0.0.1"
     assert newest[0]["dialect"] == "raw"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import signal
 import socket
 import ssl
@@ -52,6 +53,11 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 def server(certificate: Certificate) -> Iterator[Server]:
     with serve(*certificate.options) as running:
         yield running
+
+
+def test_the_end_of_the_certificate_is_on_the_metrics_page(server: Server) -> None:
+    ends = server.metrics()["stentor_tls_certificate_expiry_timestamp_seconds"]
+    assert ends == datetime.datetime(2119, 12, 8, tzinfo=datetime.UTC).timestamp()
 
 
 async def test_the_fan_out(server: Server, certificate: Certificate) -> None:

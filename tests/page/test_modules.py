@@ -41,6 +41,7 @@ async def test_backoff_draws_anew_each_time(run: Run) -> None:
         (1012, "restart; reconnect_after_ms: 250", True, 250),
         (1012, "reconnect_after_ms=soon", True, None),
         (1012, "reconnect_after_ms=99999999999", True, 600_000),
+        (1001, "server shutting down, reconnect_after_ms=700", True, 700),
         (1013, "", True, None),
         (3001, "", True, None),
         (3012, "", True, None),

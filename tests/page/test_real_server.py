@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +15,7 @@ from playwright.async_api import Browser, expect
 
 from tests.browser import open_tab
 from tests.harness import REPOSITORY, Server, serve
+from tests.scenarios.clients import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -67,3 +70,49 @@ async def test_the_page_comes_back_after_the_server_does(browser: Browser) -> No
             await expect(tab.page.locator("#state")).not_to_have_attribute("data-state", "live")
             with serve("--port", port):
                 await expect(tab.page.locator("#state")).to_have_attribute("data-state", "live")
+
+
+# From now on the page writes down what it was told at the end of a connection, and when it asked for the next one.
+WATCH = """() => {
+  window.told = [];
+  window.asked = [];
+  const reason = Object.getOwnPropertyDescriptor(CloseEvent.prototype, "reason").get;
+  Object.defineProperty(CloseEvent.prototype, "reason", { get() {
+    const said = reason.call(this);
+    window.told.push({ at: performance.now(), code: this.code, reason: said });
+    return said;
+  } });
+  const Native = window.WebSocket;
+  window.WebSocket = class extends Native {
+    constructor(...where) { super(...where); window.asked.push(performance.now()); }
+  };
+}"""
+
+
+@pytest.mark.parametrize(
+    ("options", "number", "code"), [(("--workers", "2"), signal.SIGHUP, 1012), ((), signal.SIGTERM, 1001)]
+)
+async def test_the_page_comes_back_when_the_server_says(
+    browser: Browser, options: tuple[str, ...], number: signal.Signals, code: int
+) -> None:
+    with contextlib.ExitStack() as servers:
+        server = servers.enter_context(serve(*options))
+        async with open_tab(browser, f"{server.url}/#chat") as tab:
+            state = tab.page.locator("#state")
+            await expect(state).to_have_attribute("data-state", "live")
+            await tab.page.evaluate(WATCH)
+            server.process.send_signal(number)
+            if code == 1001:
+                await asyncio.to_thread(server.process.wait, 10)
+                servers.enter_context(serve("--port", str(server.port)))
+
+            async def has_asked() -> bool:  # its wait may be too short to be seen
+                return bool(await tab.page.evaluate("window.asked.length"))
+
+            await eventually(has_asked, 20, "it has come back")
+            await expect(state).to_have_attribute("data-state", "live")
+            [told, *_], [asked, *_] = await tab.page.evaluate("[window.told, window.asked]")
+            assert told["code"] == code
+            waits = int(told["reason"].partition("reconnect_after_ms=")[2])
+            # A browser's timers may be late, but not early.
+            assert waits - 2 <= asked - told["at"] <= waits + 2000

@@ -85,7 +85,9 @@ UNLIMITED = ("--queue-messages", "1000000", "--queue-bytes", "1000000000")
     ids=["limits above the budget", "observe"],
 )
 async def test_the_budget_takes_the_heaviest_first(options: tuple[str, ...]) -> None:
-    async with stage(*options, "--node-queue-bytes", str(BUDGET), "--write-timeout", "30") as on:
+    # The last wall alone: a brown-out would act before it.
+    limits = ("--node-queue-bytes", str(BUDGET), "--brownout", "false", "--write-timeout", "30")
+    async with stage(*options, *limits) as on:
         heavy_speaker, light_speaker = await on.listener("heavy"), await on.listener("light")
         heavy = await on.crowd.join_many(HEAVY, "/ws/heavy", reading=False, receive_buffer=TINY_BUFFER)
         light = await on.crowd.join_many(LIGHT, "/ws/light", reading=False, receive_buffer=TINY_BUFFER)

@@ -34,6 +34,7 @@ from server.edge.intake import Hold
 from server.node.audience import CODECS
 
 if TYPE_CHECKING:
+    from server.core.subscription import Subscription
     from server.edge.connection import Connection
 
 
@@ -105,6 +106,11 @@ class CentrifugeSession:
         return self._connection.transport.write
 
     # From the connection
+
+    @property
+    def subscription(self) -> Subscription | None:
+        places = list(self.places)
+        return places[0].subscription if len(places) == 1 else None
 
     @property
     def ping_frame(self) -> bytes | None:

@@ -1,0 +1,1 @@
+"""The preflight: what this machine can hold with these settings, and which limit binds first."""
