@@ -22,7 +22,7 @@ import gevent
 from loadtest.dialect import Introduction, RawDialect
 from loadtest.feeder import RUN, SIZE, feeding
 from loadtest.ledger import Audience, Entry, Memory
-from loadtest.opening import Opener, Source, resolve
+from loadtest.opening import Opener, Route, resolve
 from loadtest.options import OPTIONS
 from loadtest.payload import Stream
 from loadtest.swarm import Connection, Swarm
@@ -53,11 +53,9 @@ class Connects:
     per_cpu_second: float
 
 
-def _opener(port: int, in_order: bool = False) -> tuple[RawDialect, Opener]:
+def _way(port: int) -> tuple[RawDialect, Route]:
     dialect = RawDialect(f"ws://127.0.0.1:{port}/ws/{{channel}}")
-    address, family = resolve(dialect.target(["x"]))
-    source = Source(address)
-    return dialect, Opener(address, family, source, 1) if in_order else Opener(address, family, source)
+    return dialect, Route(*resolve(dialect.target(["x"])))
 
 
 def _wait(condition: Callable[[], object]) -> None:
@@ -72,7 +70,7 @@ def _wait(condition: Callable[[], object]) -> None:
 def receive(name: str, connections: int, batch: int, seconds: float, shared: bool = True) -> Reception:
     """Receive for ``seconds``: all connections on one channel, or each on its own."""
     with feeding(connections, batch, shared) as (port, taken):
-        dialect, opener = _opener(port, in_order=True)
+        (dialect, route), opener = _way(port), Opener(max_opening=1)  # in order
         swarm, memory = Swarm(dialect), Memory()
         audiences = [
             Audience((number,), [Stream(RUN, 0, number, SIZE)], dialect.layout(SIZE, str), memory)
@@ -86,7 +84,7 @@ def receive(name: str, connections: int, batch: int, seconds: float, shared: boo
             opened.append(swarm.adopt(sock, Entry(audience, late=False), outcome, lambda connection, code: None))
 
         for number in range(connections):
-            opener.open(Introduction(dialect, [str(number)]), done)
+            opener.open(route, Introduction(dialect, [str(number)]), done)
         _wait(lambda: opener.pending)
 
         timed = next(option.default for option in OPTIONS if option.key == "timed")
@@ -112,7 +110,7 @@ def receive(name: str, connections: int, batch: int, seconds: float, shared: boo
 def connect(count: int) -> Connects:
     """Open ``count`` connections and hold them."""
     with feeding(count, batch=0, shared=True) as (port, _):
-        dialect, opener = _opener(port)
+        (dialect, route), opener = _way(port), Opener()
         sockets: list[Any] = []
 
         def done(sock: Any, outcome: bytes | str) -> None:
@@ -121,7 +119,7 @@ def connect(count: int) -> Connects:
 
         wall, cpu = time.monotonic(), time.process_time()
         for number in range(count):
-            opener.open(Introduction(dialect, [str(number)]), done)
+            opener.open(route, Introduction(dialect, [str(number)]), done)
         _wait(lambda: opener.pending)
         wall, cpu = time.monotonic() - wall, time.process_time() - cpu
         opener.abandon()

@@ -7,7 +7,7 @@ connection and sends nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from loadtest.histogram import Histogram
@@ -83,6 +83,8 @@ class Second:
             "server_rss": server("server_rss"),
             "server_connections": server("server_connections"),
             "server_loop_lag_ms": server("server_loop_lag_ms"),
+            "nodes_cpu": server("nodes_cpu", {}),
+            "broker_cpu": server("broker_cpu"),
             "queue_bytes": server("queue_bytes"),
             "lagging_clients": server("lagging_clients"),
             "dropped": server("dropped"),
@@ -103,12 +105,18 @@ class Books:
         self._sealed = 0  # the seconds before this one are
         self._reported: dict[str, int] = {}  # by station: the newest second it has told
         self._handshakes: dict[str, Message] = {}
+        self._missing: dict[str, int] = {}
+        self.published = 0
+        self.delivered = 0
 
     def report(self, station: str, report: Message) -> None:
         """Add a station's finished seconds."""
         process = report["process"]
         self._handshakes[station] = report["handshakes"]
+        self._missing[station] = report["missing"]
         for row in report["rows"]:
+            self.published += row["published"]
+            self.delivered += row["delivered"]
             second = self.seconds.setdefault(row["t"], Second())
             second.published += row["published"]
             second.delivered += row["delivered"]
@@ -135,6 +143,11 @@ class Books:
         """Close a station's books."""
         self.report(station, account["report"])
         self.accounts[station] = account
+
+    @property
+    def missing(self) -> int:
+        """Deliveries that healthy subscribers have not got, though later ones have come."""
+        return sum(self._missing.values())
 
     def newest(self) -> TimelineRow | None:
         """The newest second that every station has told."""
@@ -219,34 +232,45 @@ class Books:
             )
         return rows
 
-    def ledger(self, totals: dict[int, int], dropped: int | None) -> Ledger:
+    def sums(self, dropped: Sequence[int]) -> dict[tuple[int, int], Sums]:
+        """What was owed and what came, by channel and node.
+
+        Args:
+            dropped: what each node says it dropped, which explains what is missing there, and only there.
+        """
+        found: dict[tuple[int, int], Sums] = {}
+        for account in self.accounts.values():
+            for channel, node, dump in account["sums"]:
+                found.setdefault((channel, node), Sums()).add(Sums(**dump))
+        unclaimed = list(dropped)
+        for (_, node), sums in sorted(found.items()):
+            unclaimed[node] -= sums.excuse(unclaimed[node])
+        return found
+
+    def opened(self, node: int) -> int:
+        """How many healthy connections were opened to a node, the publishers' included."""
+        return self._sum(count for account in self.accounts.values() for at, count in account["opened"] if at == node)
+
+    def ledger(self, totals: dict[int, int], sums: dict[tuple[int, int], Sums]) -> Ledger:
         """The ledger, without the server's account.
 
         Args:
             totals: publications by channel, markers included.
-            dropped: what the server says it dropped; None if it was not asked.
+            sums: by channel and node.
         """
         by_channel: dict[int, Sums] = {}
-        damaged: list[str] = []
-        for account in self.accounts.values():
-            damaged.extend(account["damaged"])
-            for channel, dump in account["channels"]:
-                by_channel.setdefault(channel, Sums()).add(Sums(**dump))
         whole = Sums()
-        rows: list[ChannelRow] = []
-        unclaimed = dropped or 0
-        for channel, sums in sorted(by_channel.items()):
-            whole.add(sums)
-            owed = sums.missing + sums.absent
-            said = min(owed, unclaimed)
-            unclaimed -= said
-            rows.append(_channel_row(self._options.channel(channel), totals.get(channel, 0), sums, said))
+        for (channel, _), each in sorted(sums.items()):
+            by_channel.setdefault(channel, Sums()).add(each)
+            whole.add(each)
+        damaged = [sentence for account in self.accounts.values() for sentence in account["damaged"]]
+        rows = [_channel_row(self._options.channel(c), totals.get(c, 0), each) for c, each in by_channel.items()]
         rows.sort(key=lambda row: -(row["lost"] + row["duplicated"] + row["reordered"] + row["unexpected"]))
         return {
             "expected": whole.expected,
             "delivered": whole.delivered,
-            "declared": sum(row["declared"] for row in rows),
-            "lost": sum(row["lost"] for row in rows),
+            "declared": whole.declared,
+            "lost": whole.lost,
             "overdue": whole.overdue,
             "duplicated": whole.duplicated,
             "reordered": whole.reordered,
@@ -266,15 +290,15 @@ class Books:
         return sum(numbers)
 
 
-def _channel_row(name: str, publications: int, sums: Sums, said: int) -> ChannelRow:
+def _channel_row(name: str, publications: int, sums: Sums) -> ChannelRow:
     return {
         "channel": name,
         "publications": publications,
         "subscribers": sums.subscribers,
         "expected": sums.expected,
         "delivered": sums.delivered,
-        "declared": sums.declared + said,
-        "lost": sums.missing + sums.absent - said,
+        "declared": sums.declared,
+        "lost": sums.lost,
         "overdue": sums.overdue,
         "duplicated": sums.duplicated,
         "reordered": sums.reordered,

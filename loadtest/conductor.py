@@ -22,6 +22,7 @@ import gevent
 from gevent.event import Event
 
 from loadtest.books import Books, Second
+from loadtest.cluster import Cluster
 from loadtest.histogram import hgrm_lines
 from loadtest.judge import Limits, judge
 from loadtest.options import Options
@@ -58,6 +59,7 @@ class Conductor:
         self.finished = Event()
         self.spawned = False  # all users of the (first) load have been started
         self.books = Books(options)
+        self.dropped = 0  # by the server, since everybody was connected, as far as it tells
         self._parsed = parsed
         self._post = post  # kind, message, one station or None for all
         self._stations = stations
@@ -68,7 +70,8 @@ class Conductor:
         self._status: dict[str, Message] = {}
         self._ceased: dict[str, Message] = {}
         self._crew: list[str] = []  # the stations that publish
-        self._witness = Witness(Probe(options.metrics or None, options.server_pid or None))
+        nodes = [Witness(Probe(node.metrics or None, node.pid or None)) for node in options.nodes]
+        self._cluster = Cluster(nodes, Probe(None, options.broker_pid) if options.broker_pid else None)
         self._began: int | None = None
         self._began_at = monotonic()
         self._started = datetime.now(UTC)
@@ -94,6 +97,16 @@ class Conductor:
     def stop(self, why: str = "") -> None:
         """End the run, in order: because of ``why``, or because somebody wishes it. Idempotent."""
         self._stop = self._stop or why
+
+    @property
+    def phase(self) -> str:
+        """What it does now: connecting, publishing, barrier, done."""
+        return self._phase
+
+    @property
+    def statuses(self) -> list[Message]:
+        """How things stand, as each station said last."""
+        return list(self._status.values())
 
     @property
     def publishing(self) -> bool:
@@ -127,7 +140,7 @@ class Conductor:
         except Stopped as stopped:
             self._stop = str(stopped)
             return False
-        self._witness.read_before()
+        self._cluster.read_before()
         return True
 
     def lead(self) -> Result:
@@ -175,7 +188,7 @@ class Conductor:
             gevent.sleep(_NAP)
 
     def _publish(self) -> None:
-        self._witness.read_connected()
+        self._cluster.read_connected()
         self._began = monotonic_ns() + int(LEAD * 1e9)
         self._post(
             "go",
@@ -228,7 +241,7 @@ class Conductor:
         self._phase = "barrier"
         if self._status:
             self._close_books()
-        self._witness.read_after()
+        self._cluster.read_after()
         silent = sorted(
             status["process"] for station, status in self._status.items() if station not in self.books.accounts
         )
@@ -241,7 +254,7 @@ class Conductor:
             lost_processes=bool(silent),
             ceased=self._ceased.values(),
         )
-        result = result_of(run, self.books, self._witness)
+        result = result_of(run, self.books, self._cluster)
         limits = Limits(self.options.cpu_limit, self.options.lag_limit)
         result["verdict"] = judge(result, limits, self._stopped(why, silent), self._gone)
         if self._pulse is not None:
@@ -296,7 +309,9 @@ class Conductor:
             self._tell_progress()
 
     def _note_server(self, t: int) -> None:
-        self.books.seconds.setdefault(t, Second()).server = self._witness.read_second()
+        figures = self._cluster.read_second()
+        self.books.seconds.setdefault(t, Second()).server = figures
+        self.dropped += figures["dropped"] or 0
 
     def _tell_progress(self) -> None:
         if self._directory is None:

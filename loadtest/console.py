@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtest import axes, report
-from loadtest.result import Progress, Result, TimelineRow
+from loadtest.result import NodeRow, Progress, Result, TimelineRow
 
 _COLOURS = {"pass": "bold green", "fail": "bold red", "unknown": "bold yellow"}
 _PHASES = {
@@ -166,11 +166,23 @@ def _rows(result: Result) -> dict[str, str]:
             found[f"{kind} clients"] = f"{seen:,} seen, {evicted:,} closed by the server"
     if trouble["flapping_asked"]:
         found["reconnects"] = f"{trouble['flapping_done']:,} of {trouble['flapping_asked']:,}"
+    if len(result["nodes"]) > 1:
+        for node in result["nodes"]:
+            found[f"node {node['name']}: delivered"] = _node(node)
+    seconds, broker = result["publications"]["seconds"], result["broker"]
+    if broker and broker["cpu_seconds"] is not None and seconds:
+        found["Redis CPU"] = f"{100 * broker['cpu_seconds'] / seconds:.1f} % of a core"
     cpu = [row["cpu_sustained"] for row in result["generator"] if row["cpu_sustained"] is not None]
     found |= {name: value for name, value in report.tiles(result).items() if name != "lost"}
     if cpu:
         found["generator CPU, worst 3 s"] = f"{max(cpu):.0f} % of a core"
     return found
+
+
+def _node(node: NodeRow) -> str:
+    told = f"{node['delivered']:,} of {node['expected']:,}"
+    cost = node["facts"]["cpu_us_per_delivery"]
+    return told if cost is None else f"{told}, {axes.microseconds(cost)} each"
 
 
 def _latency(value: float | None) -> str:

@@ -8,15 +8,17 @@ late or ended connections are not held against the server when the generator was
 What can be demanded of the server's own counters depends on who else used it. With healthy clients only, who were
 all there from the first publication to the last, and nobody else connected, *equality*: offered, sent and received
 are exactly the clients' sums. Otherwise *inequality*: it offered and sent at least what our clients got. In both
-modes its account must balance: offered = sent + dropped + queued.
+modes its account must balance: offered = sent + dropped + queued. All of it is demanded of each node by itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from loadtest.probe import balanced
+from loadtest.ledger import Sums
+from loadtest.probe import balanced, difference, total
 from loadtest.result import Clients, Ledger, Result, ServerAccount, ServerCounters, Verdict
 
 MIN_ATTEMPTED = 0.99
@@ -73,13 +75,13 @@ def account_of_server(
     before: ServerCounters | None,
     after: ServerCounters | None,
     delta: ServerCounters | None,
-    ledger: Ledger,
+    sums: Sums,
     received: int,
     undisturbed: bool,
     ours: int,
     counter: Literal["received", "published"] = "received",
 ) -> ServerAccount:
-    """Compare the server's counters with the clients' sums.
+    """Compare a node's counters with its clients' sums.
 
     Args:
         received: publications that the server had from the publishers, markers included.
@@ -98,17 +100,17 @@ def account_of_server(
     if undisturbed and alone:
         for name, server, clients in (
             (counter, delta[counter], received),
-            ("offered", delta["offered"], ledger["expected"]),
-            ("sent", delta["sent"], ledger["delivered"] + ledger["duplicated"]),
-            ("dropped", dropped, ledger["declared"]),
+            ("offered", delta["offered"], sums.expected),
+            ("sent", delta["sent"], sums.delivered + sums.duplicated),
+            ("dropped", dropped, sums.declared),
         ):
             if server != clients:
                 differences.append(f"The server counts {server:,} {name}, the clients {clients:,}.")
     else:
         for name, server, clients in (
             (counter, delta[counter], received),
-            ("offered", delta["offered"], ledger["delivered"]),
-            ("sent", delta["sent"], ledger["delivered"]),
+            ("offered", delta["offered"], sums.delivered),
+            ("sent", delta["sent"], sums.delivered),
         ):
             if server < clients:
                 differences.append(f"The server counts {server:,} {name}, the clients saw {clients:,}.")
@@ -118,6 +120,30 @@ def account_of_server(
         "mode": "equality" if undisturbed and alone else "inequality",
         "agrees": not differences,
         "differences": differences,
+    }  # fmt: skip
+
+
+def account_of_whole(nodes: Sequence[ServerAccount]) -> ServerAccount:
+    """The account of all nodes together: it agrees and balances only if each of them does."""
+    if len(nodes) == 1:
+        return nodes[0]
+    befores = [node["before"] for node in nodes if node["before"] is not None]
+    afters = [node["after"] for node in nodes if node["after"] is not None]
+    if len(befores) < len(nodes) or len(afters) < len(nodes):
+        before, after = (total(each) if len(each) == len(nodes) else None for each in (befores, afters))
+        return {
+            "before": before, "after": after, "delta": None,
+            "balanced": None, "mode": "none", "agrees": None, "differences": [],
+        }  # fmt: skip
+    before, after = total(befores), total(afters)
+    return {
+        "before": before, "after": after, "delta": difference(before, after),
+        "balanced": all(node["balanced"] for node in nodes),
+        "mode": "equality" if all(node["mode"] == "equality" for node in nodes) else "inequality",
+        "agrees": all(node["agrees"] for node in nodes),
+        "differences": [
+            f"Node {number}: {sentence}" for number, node in enumerate(nodes, 1) for sentence in node["differences"]
+        ],
     }  # fmt: skip
 
 

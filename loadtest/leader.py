@@ -19,7 +19,7 @@ from typing import Any
 import gevent
 from locust.runners import LocalRunner, MasterRunner
 
-from loadtest import tabs
+from loadtest import exporter, tabs
 from loadtest.conductor import Conductor
 from loadtest.desk import WORDS, close_station, desk, message_name, show
 from loadtest.options import BadOption, Options, swarm_size
@@ -42,6 +42,7 @@ def wire(environment: Any, runner: Any, web_ui: Any) -> None:
         _refuse(environment, str(error))
     if web_ui is not None:
         tabs.add_tabs(web_ui, lambda: desk.conductor)
+    _export(environment)
     if isinstance(runner, MasterRunner):
         _listen_to_workers(environment, runner)
     listen = environment.events
@@ -52,6 +53,16 @@ def wire(environment: Any, runner: Any, web_ui: Any) -> None:
     listen.quitting.add_listener(lambda **_: _wind_up(environment))
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt_main)
+
+
+def _export(environment: Any) -> None:
+    """Let Prometheus read the figures of the runs, if it is wanted; may end the process over the port."""
+    parsed = environment.parsed_options
+    if parsed.metrics_port:
+        try:
+            exporter.serve(parsed.metrics_host, parsed.metrics_port, lambda: desk.conductor)
+        except OSError as error:
+            _refuse(environment, f"METRICS_PORT={parsed.metrics_port}: {os.strerror(error.errno or 0)}")
 
 
 def _interrupt_main(signum: int, frame: Any) -> None:

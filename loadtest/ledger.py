@@ -251,7 +251,11 @@ class Entry:
         """How many different publications it has received."""
         first = self.joined or (1,) * len(self.position.nexts)
         got = sum(due - since for due, since in zip(self.position.nexts, first, strict=True) if due)
-        return got - sum(account.missing for account in (self.accounts or {}).values())
+        return got - self.missing()
+
+    def missing(self) -> int:
+        """How many publications it has not received, though later ones of their streams have come."""
+        return sum(account.missing for account in (self.accounts or {}).values())
 
     def due(self, totals: Mapping[tuple[int, int], int | None]) -> list[int]:
         """The totals of its streams, in its audience's order.
@@ -288,6 +292,24 @@ class Sums:
     unexpected: int = 0
     silent: int = 0
     unfinished: int = 0
+
+    @property
+    def lost(self) -> int:
+        """What did not come, and nobody has declared."""
+        return self.missing + self.absent
+
+    def excuse(self, dropped: int) -> int:
+        """Let up to ``dropped`` of what is lost be declared, because the server says that it dropped so many.
+
+        Returns:
+            How many of them it explained.
+        """
+        explained = min(self.lost, dropped)
+        gaps = min(self.missing, explained)
+        self.missing -= gaps
+        self.absent -= explained - gaps
+        self.declared += explained
+        return explained
 
     def add(self, other: Sums) -> None:
         """Add what ``other`` holds."""

@@ -12,10 +12,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from loadtest.options import OPTIONS, BadOption, Option
+from loadtest.options import OPTIONS, BadOption, Option, masked
 
 RUN_OPTIONS = (
-    Option("workers", "WORKERS", 1, "worker processes of the server that is started"),
+    Option("workers", "WORKERS", 1, "worker processes of the server that is started, of each node"),
+    Option("nodes", "NODES", 1, "servers that are started, joined by BROKER"),
+    Option("broker", "BROKER", "", "redis: one is started; or the address of one that runs, redis://host:port"),
     Option("processes", "PROCESSES", 0, "processes that generate load; 0 = one for each core that the server leaves"),
     Option("server-args", "SERVER_ARGS", "", "further options for the server that is started, as one string"),
     Option("results", "RESULTS", "loadtest/results", "the directory that gets a directory for each run"),
@@ -90,7 +92,9 @@ def given(parsed: argparse.Namespace, options: Sequence[Option] = OPTIONS) -> li
 def typed(program: str, parsed: argparse.Namespace, options: Sequence[Option]) -> str:
     """The command that does the same again, as one would type it for make."""
     changed = [o for o in options if getattr(parsed, o.key) != parsed.defaults.get(o.key, o.default)]
-    pairs = [f"{o.variable}={'***' if o.secret else _quoted(plainly(getattr(parsed, o.key)))}" for o in changed]
+    pairs = [
+        f"{o.variable}={'***' if o.secret else _quoted(masked(plainly(getattr(parsed, o.key)), ''))}" for o in changed
+    ]
     return " ".join((program, *pairs))
 
 

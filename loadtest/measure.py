@@ -11,16 +11,18 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest import launch, line, processes, report
+from loadtest import broker, launch, line, processes, report
+from loadtest.broker import Broker
 from loadtest.console import Show
 from loadtest.dialect import origin
 from loadtest.launch import Server
 from loadtest.neighbours import BUSY, Neighbours
-from loadtest.options import Options
+from loadtest.options import Options, masked
 from loadtest.processes import Child, Interrupted, Interrupts
 from loadtest.report_tables import Surroundings
 from loadtest.result import PROGRESS_FILE, RESULT_FILE, Progress, Result, ResultError, read, write
@@ -34,6 +36,23 @@ _SILENCE = 60.0
 
 class NoResult(Exception):
     """The run left no result; the message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What runs for one run; `nodes` and `broker` are empty where the server runs already."""
+
+    nodes: Sequence[Server]
+    broker: Broker | None
+    locust: Child
+    around: Surroundings
+
+    @property
+    def served(self) -> dict[str, Child]:
+        """What the load is for, by name: the run is over when one of them ends."""
+        names = ["The server"] if len(self.nodes) == 1 else [f"Node {n}" for n, _ in enumerate(self.nodes, 1)]
+        found = {name: node.child for name, node in zip(names, self.nodes, strict=True)}
+        return found | ({"Redis": self.broker.child} if self.broker and self.broker.child else {})
 
 
 def measure(
@@ -58,20 +77,21 @@ def measure(
         Interrupted: somebody asked to stop, before there was anything to tell.
     """
     with ExitStack() as started:
-        server, locust, around = start(parsed, directory, command, interrupts, started, own_report=own_report)
-        neighbours = Neighbours([locust.pid, *([server.child.pid] if server else [])])
+        running = start(parsed, directory, command, interrupts, started, own_report=own_report)
+        around, served = running.around, running.served
+        neighbours = Neighbours([running.locust.pid, *(child.pid for child in served.values())])
 
         def look_and_show(progress: Progress) -> None:
             if progress["phase"] == "publishing":
                 neighbours.look()
             show(progress)
 
-        cut = follow(locust, server, directory / PROGRESS_FILE, interrupts, look_and_show)
+        cut = follow(running.locust, served, directory / PROGRESS_FILE, interrupts, look_and_show)
     try:
         result = read(directory / RESULT_FILE)
     except ResultError:
         interrupts.heed()
-        raise NoResult(cut or f"Locust ended without a result, {locust.last_words()}") from None
+        raise NoResult(cut or f"Locust ended without a result, {running.locust.last_words()}") from None
     around["neighbours"] = neighbours.share if parsed.url == "" or parsed.server_pid else None
     _keep(around, directory)
     if cut:
@@ -94,34 +114,25 @@ def start(
     *,
     web_port: int | None = None,
     own_report: bool = False,
-) -> tuple[Server | None, Child, Surroundings]:
-    """Start the server (unless there is one) and Locust; `started` stops them.
+) -> Started:
+    """Start the server (unless there is one), the broker of its nodes, and Locust; `started` stops them.
 
     Raises:
         BadOption, CannotStart: in one line, why not.
         Interrupted: somebody asked to stop meanwhile.
     """
+    broker.check(parsed.nodes, parsed.broker, parsed.url)
     is_ours = not parsed.url
     cpus = launch.cores_available()
-    server_cores, generator_cores = processes.split(cpus, parsed.workers) if is_ours else ([], [])
+    server_cores, generator_cores = processes.split(cpus, parsed.workers * parsed.nodes) if is_ours else ([], [])
     generators = parsed.processes or max(1, len(generator_cores))
-    launch.room_for(checked(parsed), generators, server_here=is_ours)
+    launch.room_for(checked(parsed), generators, server_here=is_ours, nodes=parsed.nodes)
     directory.mkdir(parents=True, exist_ok=True)
     environment = line.without(os.environ)
-    server = None
-    if is_ours:
-        server = launch.start_server(
-            directory,
-            workers=parsed.workers,
-            options=parsed.server_args,
-            cores=server_cores,
-            environment=environment,
-            heed=interrupts.heed,
-        )
-        started.callback(server.child.stop)
+    nodes, joint = _serve(parsed, directory, server_cores, environment, interrupts, started) if is_ours else ([], None)
     around: Surroundings = {
         "command": command,
-        "server_command": shlex.join(["python", *server.command[1:]]) if server else None,
+        "server_command": _commands(nodes, joint),
         "server_cores": server_cores or None,
         "generator_cores": generator_cores or None,
         "shared_core": processes.siblings(server_cores, generator_cores),
@@ -131,9 +142,10 @@ def start(
     locust = launch.start_locust(
         directory,
         parsed,
-        url=_address(server.url, parsed.dialect) if server else parsed.url,
-        metrics=server.metrics if server else parsed.metrics,
-        server_pid=server.child.pid if server else parsed.server_pid,
+        url=" ".join(_address(node.url, parsed.dialect) for node in nodes) or parsed.url,
+        metrics=" ".join(node.metrics for node in nodes) or parsed.metrics,
+        server_pid=" ".join(str(node.child.pid) for node in nodes) or parsed.server_pid,
+        broker_pid=joint.child.pid if joint and joint.child else parsed.broker_pid,
         processes=generators,
         cores=generator_cores,
         environment=environment,
@@ -141,7 +153,47 @@ def start(
         own_report=own_report,
     )
     started.callback(locust.stop)
-    return server, locust, around
+    return Started(nodes, joint, locust, around)
+
+
+def _serve(
+    parsed: argparse.Namespace,
+    directory: Path,
+    cores: Sequence[int],
+    environment: dict[str, str],
+    interrupts: Interrupts,
+    started: ExitStack,
+) -> tuple[list[Server], Broker | None]:
+    """Start the nodes, and before them what joins them."""
+    joint = None
+    if parsed.broker:
+        joint = broker.start_broker(
+            directory, parsed.broker, cores=cores, environment=environment, heed=interrupts.heed
+        )
+        if joint.child:
+            started.callback(joint.child.stop)
+    nodes = launch.start_nodes(
+        directory,
+        parsed.nodes,
+        workers=parsed.workers,
+        options=parsed.server_args,
+        broker=joint.url if joint else "",
+        cores=cores,
+        environment=environment,
+        heed=interrupts.heed,
+    )
+    for node in nodes:
+        started.callback(node.child.stop)
+    return nodes, joint
+
+
+def _commands(nodes: Sequence[Server], joint: Broker | None) -> str | None:
+    """What was started, a line each, as one would type it."""
+    if not nodes:
+        return None
+    prefix = f"{launch.BROKER_VARIABLE}={masked(joint.url, '')} " if joint else ""
+    lines = [shlex.join(joint.command)] if joint and joint.child else []
+    return "\n".join([*lines, *(prefix + shlex.join(["python", *node.command[1:]]) for node in nodes)])
 
 
 def _address(raw: str, dialect: str) -> str:
@@ -149,8 +201,12 @@ def _address(raw: str, dialect: str) -> str:
     return raw if dialect == "raw" else origin(raw)
 
 
-def follow(locust: Child, server: Server | None, path: Path, interrupts: Interrupts, show: Show) -> str | None:
-    """Show the run until it ends; returns why it was cut short, unless the result will say so itself."""
+def follow(locust: Child, served: Mapping[str, Child], path: Path, interrupts: Interrupts, show: Show) -> str | None:
+    """Show the run until it ends; returns why it was cut short, unless the result will say so itself.
+
+    Args:
+        served: what must not end before Locust does, by name.
+    """
     lines = _lines(path)
     heard = time.monotonic()
     asked: float | None = None
@@ -160,8 +216,9 @@ def follow(locust: Child, server: Server | None, path: Path, interrupts: Interru
             show(progress)
             heard = time.monotonic()
         now = time.monotonic()
-        if server and death is None and server.child.ended is not None:
-            death = f"The server died midway, {server.child.last_words()}."
+        dead = next(((name, child) for name, child in served.items() if child.ended is not None), None)
+        if dead and death is None:
+            death = f"{dead[0]} died midway, {dead[1].last_words()}."
         if asked is None and (interrupts.count or death):
             # The books are worth having even so: whatever was measured until now is in them.
             locust.interrupt()

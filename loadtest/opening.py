@@ -42,13 +42,15 @@ def reason_of(error: OSError) -> str:
     return _NAMES.get(error.errno or 0) or (os.strerror(error.errno).lower() if error.errno else str(error))
 
 
-class Source:
-    """Local addresses to connect from: a loopback target has more than one, each with its own ports."""
+class Route:
+    """To one address, from local ones: a loopback address can be reached from several, each with its own ports."""
 
-    __slots__ = ("_host", "_loopback")
+    __slots__ = ("_host", "_loopback", "address", "family")
 
-    def __init__(self, target: tuple[Any, ...], first: int = 0) -> None:
-        self._loopback = str(target[0]).startswith("127.")
+    def __init__(self, address: tuple[Any, ...], family: int, first: int = 0) -> None:
+        self.address = address
+        self.family = family
+        self._loopback = str(address[0]).startswith("127.")
         self._host = first
 
     def bind(self, sock: Any) -> None:
@@ -68,14 +70,16 @@ class Source:
 class Opening:
     """One connection on its way until its client hears."""
 
-    __slots__ = ("began", "done", "introduction", "prepare", "sock", "watcher")
+    __slots__ = ("began", "done", "introduction", "prepare", "route", "sock", "watcher")
 
     def __init__(
         self,
+        route: Route,
         introduction: Introduction,
         prepare: Callable[[Any], None] | None,
         done: Callable[[Any, bytes | str], None],
     ) -> None:
+        self.route = route
         self.introduction = introduction
         self.prepare = prepare
         self.done = done  # with the socket and the bytes after the introduction, or with None and the reason why not
@@ -87,10 +91,7 @@ class Opening:
 class Opener:
     """Opens connections without blocking, in order, at most ``MAX_OPENING`` at a time."""
 
-    def __init__(self, address: tuple[Any, ...], family: int, source: Source, max_opening: int = MAX_OPENING) -> None:
-        self._address = address
-        self._family = family
-        self._source = source
+    def __init__(self, max_opening: int = MAX_OPENING) -> None:
         self._max_opening = max_opening
         self._waiting: deque[Opening] = deque()
         self._opening: set[Opening] = set()
@@ -104,12 +105,13 @@ class Opener:
 
     def open(
         self,
+        route: Route,
         introduction: Introduction,
         done: Callable[[Any, bytes | str], None],
         prepare: Callable[[Any], None] | None = None,
     ) -> None:
         """Open a connection; ``done`` hears how it went. ``prepare`` may set options on the socket."""
-        self._waiting.append(Opening(introduction, prepare, done))
+        self._waiting.append(Opening(route, introduction, prepare, done))
         self._fill()
 
     @property
@@ -143,15 +145,16 @@ class Opener:
         self._watch(opening, WRITE, self._writable)
 
     def _connect(self, opening: Opening) -> Any:
+        route = opening.route
         while True:
-            sock = _socket.socket(self._family, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
+            sock = _socket.socket(route.family, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
             try:
                 sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
                 if opening.prepare:
                     opening.prepare(sock)
-                self._source.bind(sock)
-                code = sock.connect_ex(self._address)
-                if code == errno.EADDRNOTAVAIL and self._source.exhausted():
+                route.bind(sock)
+                code = sock.connect_ex(route.address)
+                if code == errno.EADDRNOTAVAIL and route.exhausted():
                     sock.close()
                     continue
                 if code not in (0, errno.EINPROGRESS):

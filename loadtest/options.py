@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from argparse import Namespace
 from dataclasses import dataclass
+from math import gcd, lcm
 from typing import Any
 
 from loadtest import centrifuge
@@ -43,11 +44,14 @@ class Option:
 
 
 OPTIONS = (
-    Option("url", "URL", "", "server: ws://host:port, or any ws URL with {channel} in it"),
+    Option(
+        "url", "URL", "", "server: ws://host:port, or any ws URL with {channel} in it; of several nodes, with spaces"
+    ),
     Option("dialect", "DIALECT", "raw", "what clients speak: raw or centrifuge"),
     Option("token", "TOKEN", "", "bearer token for the handshake", secret=True),
-    Option("metrics", "METRICS", "", "URL of the server's /metrics: its counters are checked against the clients'"),
-    Option("server-pid", "SERVER_PID", 0, "process id of a server on this machine: its CPU and memory are measured"),
+    Option("metrics", "METRICS", "", "URL of the server's /metrics (of each node): its counters are checked"),
+    Option("server-pid", "SERVER_PID", "", "process id of a server on this machine: its CPU and memory are measured"),
+    Option("broker-pid", "BROKER_PID", 0, "process id of the broker between nodes, if it is here: the same of it"),
     Option("subscribers", "USERS", 100, "healthy subscribers"),
     Option("rate", "RATE", 10.0, "publications per second, over all channels and publishers"),
     Option("size", "SIZE", 128, "bytes per publication (49 or more)"),
@@ -66,6 +70,8 @@ OPTIONS = (
     Option("timed", "TIMED", 20000, "deliveries per second and process that are timed, about"),
     Option("cpu-limit", "CPU_LIMIT", 90.0, "a generator process above this share of its core makes the run unknown"),
     Option("lag-limit", "LAG_LIMIT", 100.0, "a generator whose loop lags more (ms, p99) makes the run unknown"),
+    Option("metrics-port", "METRICS_PORT", 0, "port for Prometheus to read the run's own figures from; 0 = none"),
+    Option("metrics-host", "METRICS_HOST", "127.0.0.1", "the address of that port"),
     Option("channel-prefix", "CHANNEL_PREFIX", "", "begin of the channels' names; empty = loadtest-<run>-"),
 )
 
@@ -94,14 +100,22 @@ def declare(parser: Any) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeAddress:
+    """Where one node of the server is: for clients, for its metrics, for the kernel; empty or 0 = not known."""
+
+    url: str
+    metrics: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """What was asked for, checked."""
 
-    url: str
+    nodes: tuple[NodeAddress, ...]
     dialect: str
     token: str
-    metrics: str
-    server_pid: int
+    broker_pid: int
     subscribers: int
     rate: float
     size: int
@@ -120,6 +134,8 @@ class Options:
     timed: int
     cpu_limit: float
     lag_limit: float
+    metrics_port: int
+    metrics_host: str
     channel_prefix: str
     run: str
 
@@ -131,16 +147,18 @@ class Options:
             BadOption: a value is out of its range, or two do not fit.
         """
         values = {option.key: getattr(parsed, option.key) for option in OPTIONS}
-        url = values.pop("url") or host or ""
-        if not url:
+        urls = (values.pop("url") or host or "").split()
+        if not urls:
             raise BadOption("URL= is missing: ws://host:port of the server to load")
+        metrics, pids = values.pop("metrics").split(), str(values.pop("server_pid")).split()
         duration = seconds(values.pop("publish_time"))
         if values["dialect"] not in DIALECTS:
             raise BadOption(f"DIALECT={values['dialect']}: there are {' and '.join(DIALECTS)}")
         try:
             padding(values["size"])
-            url = target_url(url, centrifuge.PATH) if values["dialect"] == "centrifuge" else target_url(url)
-            options = cls(url=url, duration=duration or None, run=parsed.run_id, **values)
+            paths = [centrifuge.PATH] if values["dialect"] == "centrifuge" else []
+            nodes = _nodes([target_url(url, *paths) for url in urls], metrics, pids)
+            options = cls(nodes=nodes, duration=duration or None, run=parsed.run_id, **values)
         except (ValueError, ProtocolFault) as error:
             raise BadOption(str(error)) from None
         options._check()
@@ -160,6 +178,7 @@ class Options:
             ("barrier", 0.1, 3600),
             ("connect_rate", 0.1, 1_000_000),
             ("timed", 1, 1 << 30),
+            ("metrics_port", 0, 65535),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -170,14 +189,29 @@ class Options:
             raise BadOption("SHAPE= needs a TIME= to shape")
         if self.duration is not None and self.warmup >= self.duration:
             raise BadOption(f"WARMUP={self.warmup:g}: nothing is left of {self.duration:g} s")
-        if self.dialect == "raw" and CHANNEL not in self.url and self.channels > 1:
-            raise BadOption("CHANNELS= needs a URL with {channel} in it")
-        if self.dialect != "raw" and CHANNEL in self.url:
-            raise BadOption(f"URL={self.url}: in the {self.dialect} dialect no channel is part of it")
+        for url in (node.url for node in self.nodes):
+            if self.dialect == "raw" and CHANNEL not in url and self.channels > 1:
+                raise BadOption("CHANNELS= needs a URL with {channel} in it")
+            if self.dialect != "raw" and CHANNEL in url:
+                raise BadOption(f"URL={url}: in the {self.dialect} dialect no channel is part of it")
 
-    def make_dialect(self) -> Dialect:
-        """The dialect that the server speaks."""
-        return CentrifugeDialect(self.url, self.token) if self.dialect == "centrifuge" else RawDialect(self.url)
+    @property
+    def url(self) -> str:
+        """Where clients connect: the address of each node."""
+        return " ".join(node.url for node in self.nodes)
+
+    def make_dialect(self, node: int = 0) -> Dialect:
+        """The dialect that the server speaks, at a node of it."""
+        url = self.nodes[node].url
+        return CentrifugeDialect(url, self.token) if self.dialect == "centrifuge" else RawDialect(url)
+
+    def node_of(self, subscriber: int) -> int:
+        """The node that subscriber number ``subscriber`` is at: all have as many, and so have the channels' parts."""
+        # Channels and nodes take turns alike: after a whole round of both, the turns are shifted by one against each
+        # other, or each channel would have all of its clients at one node.
+        period = self.channels // gcd(self.channels, self.per_client)
+        nodes = len(self.nodes)
+        return (subscriber + subscriber // lcm(period, nodes)) % nodes
 
     def channel(self, number: int) -> str:
         """The name of a channel."""
@@ -218,6 +252,23 @@ class Options:
         deliveries = self.rate * self.subscriptions / self.channels / max(processes, 1)
         every = -(-int(deliveries) // self.timed)
         return every if every < 3 else _next_prime(every)  # a divisor of the clients' number would time the same few
+
+
+def _nodes(urls: list[str], metrics: list[str], pids: list[str]) -> tuple[NodeAddress, ...]:
+    """Each node's addresses, of lists in the nodes' order; a list may be absent, but not too short.
+
+    Raises:
+        ValueError: the lists do not fit.
+    """
+    for name, values in (("METRICS", metrics), ("SERVER_PID", pids)):
+        if values and len(values) != len(urls):
+            raise ValueError(f"{name}={' '.join(values)}: one for each of the {len(urls)} in URL= is needed")
+    if not all(pid.isdigit() for pid in pids):
+        raise ValueError(f"SERVER_PID={' '.join(pids)}: a whole number is needed")
+    return tuple(
+        NodeAddress(url, metrics[number] if metrics else "", int(pids[number]) if pids else 0)
+        for number, url in enumerate(urls)
+    )
 
 
 def seconds(text: str) -> float:

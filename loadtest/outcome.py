@@ -14,12 +14,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from loadtest.books import Books, latency_of
-from loadtest.judge import account_of_server
+from loadtest.cluster import Cluster, together
+from loadtest.judge import account_of_server, account_of_whole
+from loadtest.ledger import Sums
 from loadtest.options import Options, as_given, masked
 from loadtest.payload import streams
-from loadtest.result import SCHEMA, Clients, Plan, Publications, Result
+from loadtest.result import SCHEMA, Clients, NodeRow, Plan, Publications, Result, ServerCounters
 from loadtest.watch import environment
-from loadtest.witness import Witness
 
 Message = dict[str, Any]
 
@@ -37,23 +38,16 @@ class Run:
     ceased: Collection[Message]  # what the stations said when they had published
 
 
-def result_of(run: Run, books: Books, witness: Witness) -> Result:
+def result_of(run: Run, books: Books, cluster: Cluster) -> Result:
     """The result, not yet judged."""
-    delta = witness.delta
-    ledger = books.ledger(totals_by_channel(run), sum(delta["dropped"].values()) if delta else None)
+    sums = books.sums([_dropped(node.delta) for node in cluster.nodes])
+    ledger = books.ledger(totals_by_channel(run), sums)
     clients, publishers = books.clients("subscribers"), books.clients("publishing")
-    ledger["server"] = account_of_server(
-        witness.before,
-        witness.after,
-        delta,
-        ledger,
-        received=sum(message["received"] for message in run.ceased),
-        # Where a client says more than publications, what it says is not what it publishes.
-        counter="published" if run.options.make_dialect().answers else "received",
-        undisturbed=_undisturbed(run, books, clients, publishers),
-        ours=clients["connected"] + publishers["connected"],
-    )
-    timeline = books.timeline()
+    undisturbed = _undisturbed(run, books, clients, publishers)
+    nodes = [_node(run, books, cluster, sums, number, undisturbed) for number in range(len(cluster.nodes))]
+    ledger["server"] = account_of_whole([node["server"] for node in nodes])
+    delta = ledger["server"]["delta"]
+    publications = publications_of(run, books)
     return {
         "schema": SCHEMA,
         "run": run.options.run,
@@ -63,17 +57,61 @@ def result_of(run: Run, books: Books, witness: Witness) -> Result:
         "command": [masked(argument, run.options.token) for argument in sys.argv],
         "environment": environment(),
         "plan": plan_of(run.options, run.processes),
-        "publications": publications_of(run, books),
+        "publications": publications,
         "clients": clients,
         "publishers": publishers,
         "troublemakers": books.troublemakers(),
         "ledger": ledger,
         "latency": latency_of(books.latency()),
         "handshake": latency_of(books.handshakes()),
-        "timeline": timeline,
+        "timeline": books.timeline(),
         "generator": books.generator(run.published_for),
-        "server": witness.facts(timeline, ledger["delivered"]),
+        "server": together([node["facts"] for node in nodes], delta["sent"] if delta else ledger["delivered"]),
+        "nodes": nodes,
+        "broker": cluster.broker(publications["attempted"]),
         "verdict": {"verdict": "unknown", "reasons": [], "notes": []},
+    }
+
+
+def _dropped(delta: ServerCounters | None) -> int:
+    return sum(delta["dropped"].values()) if delta else 0
+
+
+def _node(
+    run: Run, books: Books, cluster: Cluster, sums: dict[tuple[int, int], Sums], number: int, undisturbed: bool
+) -> NodeRow:
+    """A node's part of the books, and its own account held against it."""
+    witness, whole = cluster.nodes[number], Sums()
+    for (_, node), each in sums.items():
+        if node == number:
+            whole.add(each)
+    published = sum(count for message in run.ceased for node, count in message["received"] if node == number)
+    opened = books.opened(number)
+    return {
+        "name": str(number + 1),
+        "url": masked(run.options.nodes[number].url, run.options.token),
+        "connections": opened,
+        "published": published,
+        "expected": whole.expected,
+        "delivered": whole.delivered,
+        "declared": whole.declared,
+        "lost": whole.lost,
+        "overdue": whole.overdue,
+        "duplicated": whole.duplicated,
+        "reordered": whole.reordered,
+        "unexpected": whole.unexpected,
+        "server": account_of_server(
+            witness.before,
+            witness.after,
+            witness.delta,
+            whole,
+            received=published,
+            # Where a client says more than publications, what it says is not what it publishes.
+            counter="published" if run.options.make_dialect().answers else "received",
+            undisturbed=undisturbed,
+            ours=opened,
+        ),
+        "facts": witness.facts(whole.delivered),
     }
 
 

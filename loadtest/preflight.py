@@ -1,4 +1,4 @@
-"""Tries the server before a thousand clients do: one connection, one sentence if it fails."""
+"""Tries the server before a thousand clients do: one connection to each node, one sentence if it fails."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ class Stopped(Exception):
 
 
 def preflight(options: Options) -> None:
-    """Open and close one connection.
+    """Open and close one connection to each node.
 
     Raises:
         Stopped: there is no server, or none that speaks WebSocket and the dialect here.
     """
-    dialect, channels = options.make_dialect(), [options.channel(0)]
-    where = options.url.split("?")[0]
+    for number in range(len(options.nodes)):
+        _try(options, number)
+
+
+def _try(options: Options, node: int) -> None:
+    dialect, channels = options.make_dialect(node), [options.channel(0)]
+    where = options.nodes[node].url.split("?")[0]
     headers = [("Authorization", f"Bearer {options.token}")] if options.token else []
     try:
         address, _ = resolve(dialect.target(channels))

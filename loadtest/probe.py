@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import http.client
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import psutil
@@ -20,6 +22,7 @@ from loadtest.result import ServerCounters
 
 TIMEOUT = 2.0
 _LINE = re.compile(r"^(stentor_\w+|process_\w+)(\{[^}]*\})? (\S+)")
+_LABELLED = ("dropped", "closed")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
@@ -96,6 +99,16 @@ def difference(before: ServerCounters, after: ServerCounters) -> ServerCounters:
     }
 
 
+def total(parts: Sequence[ServerCounters]) -> ServerCounters:
+    """The sums over nodes."""
+
+    def labelled(key: str) -> dict[str, int]:
+        return dict(sum((Counter(part[key]) for part in parts), Counter()))  # type: ignore[literal-required]
+
+    sums: dict[str, Any] = {key: sum(part[key] for part in parts) for key in parts[0] if key not in _LABELLED}  # type: ignore[literal-required]
+    return cast(ServerCounters, {key: labelled(key) if key in _LABELLED else sums[key] for key in parts[0]})
+
+
 def balanced(counters: ServerCounters) -> bool:
     """The law of the server's account: offered = sent + dropped + queued."""
     return counters["offered"] == counters["sent"] + sum(counters["dropped"].values()) + counters["queued"]
@@ -131,6 +144,11 @@ class Probe:
     def pids(self) -> list[int]:
         """The server's processes, the supervisor first."""
         return [process.pid for process in self._processes()]
+
+    def cpu_of_each(self) -> dict[int, float]:
+        """User and system time of each of its processes so far, by process id."""
+        times = {process.pid: _cpu_of(process) for process in self._processes()}
+        return {pid: seconds for pid, seconds in times.items() if seconds is not None}
 
     def cpu_seconds(self, scrape: Scrape | None = None) -> float | None:
         """User and system time of all its processes so far."""

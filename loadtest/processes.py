@@ -18,6 +18,10 @@ _TURN = 0.02
 _KILL_WITHIN = 5.0
 
 
+class CannotStart(Exception):
+    """The run cannot begin; the message is one line."""
+
+
 class Interrupted(Exception):
     """Somebody asked us to stop."""
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import cast
 
-from loadtest import axes, page, report_charts
+from loadtest import axes, page, report_charts, report_nodes
 from loadtest import report_tables as tables
 from loadtest.page import Markup
 from loadtest.report_tables import Surroundings
@@ -55,6 +55,7 @@ def render(result: Result, around: Surroundings | None = None) -> str:
             page.tiles(tiles(result)),
             page.listed(result["verdict"]["notes"]),
             *(_measured(result) if result["timeline"] else ()),
+            page.section("The nodes", report_nodes.nodes(result)),
             page.section("The ledger", tables.ledger(result), tables.account(result)),
             page.section(
                 "Connections and closes", tables.clients(result), tables.closes(result), tables.troublemakers(result)

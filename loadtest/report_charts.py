@@ -112,13 +112,32 @@ def cpu(result: Result) -> Chart:
         _TIME,
         Axis("% of one core", axes.plain, low=0, high=100),
         (
-            Series("server, all workers", _line(rows, lambda r: r["server_cpu"]), 0),
+            *_served(rows),
             *_processes(rows, lambda r: r["generator_cpu"]),
         ),
         marks=(Mark(f"generator's limit, {limit:g} %", limit),),
         bands=_warmup(result),
         empty=_NO_TIME,
     )
+
+
+def _served(rows: Sequence[TimelineRow]) -> list[Series]:
+    """The server's lines: one, or one for each node and the broker."""
+    names = sorted({name for row in rows for name in row["nodes_cpu"]})
+    if not names:
+        return [Series("server, all workers", _line(rows, lambda r: r["server_cpu"]), 0)]
+    # By colour and dash a few nodes can be told apart, and no more.
+    shown = [Series(f"node {name}", _line(rows, _share_of(name)), 2 * i) for i, name in enumerate(names[:2])]
+    if len(names) > 2:
+        busiest = _line(rows, lambda row: max(row["nodes_cpu"].values(), default=None))
+        shown = [Series(f"busiest of {len(names)} nodes", busiest, 0)]
+    if any(row["broker_cpu"] is not None for row in rows):
+        shown.append(Series("broker", _line(rows, lambda row: row["broker_cpu"]), 4))
+    return shown
+
+
+def _share_of(name: str) -> Callable[[TimelineRow], float | None]:
+    return lambda row: row["nodes_cpu"].get(name)
 
 
 def lags(result: Result) -> Chart:

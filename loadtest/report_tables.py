@@ -13,7 +13,7 @@ from loadtest.page import Markup
 from loadtest.report_charts import cpu_limit, lag_limit
 from loadtest.result import ChannelRow, Clients, Latency, Result, ServerCounters
 
-_WRONG = ("lost", "overdue", "duplicated", "reordered", "unexpected")
+WRONG = ("lost", "overdue", "duplicated", "reordered", "unexpected")
 _SHOWN_CHANNELS = 50
 
 
@@ -85,7 +85,7 @@ def server(result: Result) -> Markup:
     facts = {
         "build": ", ".join(f"{k} {v}" for k, v in build.items()) if build else None,
         "processes": ", ".join(map(str, server["pids"])),
-        "CPU while publishing": known(server["cpu_seconds"], lambda s: f"{axes.plain(s)} s"),
+        "CPU while publishing": known(server["cpu_seconds"], cpu_seconds),
         "CPU per delivery": microseconds(server["cpu_us_per_delivery"]),
         "memory before, connected, highest, after": ", ".join(
             known(server[key], axes.size) for key in ("rss_before", "rss_connected", "rss_max", "rss_after")
@@ -95,15 +95,20 @@ def server(result: Result) -> Markup:
     return page.words({name: value for name, value in facts.items() if value and value.strip(axes.NOTHING + ", ")})
 
 
+def cpu_seconds(seconds: float) -> str:
+    """CPU time in words."""
+    return f"{axes.plain(seconds)} s"
+
+
 def ledger(result: Result) -> Markup:
     """What was owed and what arrived, by channel."""
     ledger, sent = result["ledger"], result["publications"]
-    head = ("channel", "publications", "subscribers", "owed", "delivered", "declared", *_WRONG)
+    head = ("channel", "publications", "subscribers", "owed", "delivered", "declared", *WRONG)
     channels = ledger["channels"][:_SHOWN_CHANNELS]
     rows = [_channel(row) for row in channels]
     rows.append(_total(result, sum(row["publications"] for row in ledger["channels"])))
-    wrong = {i for i, row in enumerate(channels) if any(row[key] for key in _WRONG)}  # type: ignore[literal-required]
-    if any(ledger[key] for key in _WRONG):  # type: ignore[literal-required]
+    wrong = {i for i, row in enumerate(channels) if any(row[key] for key in WRONG)}  # type: ignore[literal-required]
+    if any(ledger[key] for key in WRONG):  # type: ignore[literal-required]
         wrong.add(len(channels))
     left_out = len(ledger["channels"]) - len(channels)
     more = f" {left_out} channels with nothing wrong are not shown." if left_out else ""
@@ -121,13 +126,13 @@ def ledger(result: Result) -> Markup:
 
 
 def _channel(row: ChannelRow) -> tuple[str, ...]:
-    keys = ("publications", "subscribers", "expected", "delivered", "declared", *_WRONG)
+    keys = ("publications", "subscribers", "expected", "delivered", "declared", *WRONG)
     return (row["channel"], *(f"{row[key]:,}" for key in keys))  # type: ignore[literal-required]
 
 
 def _total(result: Result, publications: int) -> tuple[str, ...]:
     ledger = result["ledger"]
-    figures = (f"{ledger[key]:,}" for key in ("expected", "delivered", "declared", *_WRONG))  # type: ignore[literal-required]
+    figures = (f"{ledger[key]:,}" for key in ("expected", "delivered", "declared", *WRONG))  # type: ignore[literal-required]
     return ("all", f"{publications:,}", "", *figures)
 
 
@@ -153,7 +158,9 @@ def account(result: Result) -> Markup:
         page.subtitle("The server's own account")
         + page.paragraph(sentence)
         + page.listed(account["differences"])
-        + page.table(("counter", "before", "after", "difference"), rows, "Sums over workers, read from /metrics.")
+        + page.table(
+            ("counter", "before", "after", "difference"), rows, "Sums over workers and nodes, read from /metrics."
+        )
     )
 
 

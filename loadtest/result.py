@@ -54,7 +54,7 @@ class Environment(TypedDict):
 class Plan(TypedDict):
     """What was asked for."""
 
-    url: str
+    url: str  # of several nodes, with spaces
     dialect: str
     users: int  # healthy subscribers
     rate: float  # publications/s over all channels and publishers
@@ -128,7 +128,7 @@ class ChannelRow(TypedDict):
 
 
 class ServerCounters(TypedDict):
-    """The server's own account: the sums over workers of its counters, as read from /metrics."""
+    """The server's own account: the sums over workers (and nodes) of its counters, as read from /metrics."""
 
     offered: int
     sent: int
@@ -200,10 +200,12 @@ class TimelineRow(TypedDict):
     p99_us: float | None
     max_us: float | None
     connections: int | None  # healthy, as the generator sees them
-    server_cpu: float | None  # % of one core, all workers
-    server_rss: int | None  # bytes, all workers
+    server_cpu: float | None  # % of one core, all workers of all nodes
+    server_rss: int | None  # bytes, all workers of all nodes
     server_connections: int | None
-    server_loop_lag_ms: float | None  # mean of this second
+    server_loop_lag_ms: float | None  # mean of this second; of several nodes, the worst
+    nodes_cpu: dict[str, float]  # % of one core by node, where there are several
+    broker_cpu: float | None  # % of one core
     queue_bytes: int | None
     lagging_clients: int | None
     dropped: int | None  # by the server in this second
@@ -234,11 +236,19 @@ class Verdict(TypedDict):
     notes: list[str]  # what a reader should know although it decides nothing: declared drops, no /metrics
 
 
+class ProcessRow(TypedDict):
+    """What one process used while publishing."""
+
+    pid: int
+    cpu_seconds: float
+
+
 class ServerFacts(TypedDict):
     """What is known of the server under test; all None without ``METRICS`` and ``SERVER_PID``."""
 
     build: dict[str, str] | None  # labels of stentor_build_info
     pids: list[int]
+    processes: list[ProcessRow]  # those that were there from the first publication to the last
     cpu_seconds: float | None  # user + system, over the time of publishing
     cpu_us_per_delivery: float | None
     rss_before: int | None  # before the first connection
@@ -246,6 +256,37 @@ class ServerFacts(TypedDict):
     rss_max: int | None
     rss_after: int | None
     bytes_sent: int | None
+
+
+class NodeRow(TypedDict):
+    """One node's part of a run against several: what its clients were owed, and its own account.
+
+    Its channels' sums are those of the ledger; ``server`` holds the node's counters against them.
+    """
+
+    name: str
+    url: str
+    connections: int  # healthy ones, the publishers' included
+    published: int  # publications that it had from publishers, markers included
+    expected: int
+    delivered: int
+    declared: int
+    lost: int
+    overdue: int
+    duplicated: int
+    reordered: int
+    unexpected: int
+    server: ServerAccount
+    facts: ServerFacts
+
+
+class BrokerFacts(TypedDict):
+    """What the broker between the nodes used while publishing; None where its process is not on this machine."""
+
+    pid: int
+    cpu_seconds: float | None
+    cpu_us_per_publication: float | None
+    rss_max: int | None
 
 
 class Result(TypedDict):
@@ -269,6 +310,8 @@ class Result(TypedDict):
     timeline: list[TimelineRow]
     generator: list[GeneratorRow]
     server: ServerFacts
+    nodes: list[NodeRow]  # one for each address of the server
+    broker: BrokerFacts | None
     verdict: Verdict
 
 
@@ -324,7 +367,19 @@ def read(path: Path) -> Result:
         raise ResultError(f"{path}: not a load test result")
     if data["schema"] != SCHEMA:
         raise ResultError(f"{path}: schema {data['schema']}, this program reads {SCHEMA}")
+    _complete(data)
     missing = [key for key in Result.__annotations__ if key not in data]
     if missing:
         raise ResultError(f"{path}: incomplete, {', '.join(missing)} missing")
     return cast(Result, data)
+
+
+def _complete(data: dict[str, Any]) -> None:
+    """Give an older result the keys that were added since, as what was not measured."""
+    data.setdefault("nodes", [])
+    data.setdefault("broker", None)
+    if isinstance(data.get("server"), dict):
+        data["server"].setdefault("processes", [])
+    for row in data.get("timeline", ()):
+        row.setdefault("nodes_cpu", {})
+        row.setdefault("broker_cpu", None)

@@ -21,11 +21,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from loadtest import axes, console, line, report
-from loadtest.launch import CannotStart
+from loadtest import axes, broker, console, line, report
+from loadtest.broker import OWN
 from loadtest.measure import NoResult, checked, measure, start
-from loadtest.options import OPTIONS, BadOption
-from loadtest.processes import Child, Interrupted, Interrupts
+from loadtest.options import OPTIONS, BadOption, masked
+from loadtest.processes import CannotStart, Child, Interrupted, Interrupts
 from loadtest.report_tables import pinned
 from loadtest.result import EXIT_CODES, RESULT_FILE, ResultError, read
 
@@ -38,9 +38,12 @@ _GRACE = 45.0
 
 def headless(parsed: argparse.Namespace, out: Console, interrupts: Interrupts) -> int:
     """One run with its progress and its table on the terminal; returns the exit code."""
+    broker.check(parsed.nodes, parsed.broker, parsed.url)
     directory = fresh(Path(parsed.results))
     command = line.typed("make loadtest", parsed, (*OPTIONS, *line.RUN_OPTIONS))
     out.print(Text(plan(parsed)), soft_wrap=True)
+    if parsed.metrics_port:
+        out.print(Text(_figures(parsed)), soft_wrap=True)
     # The bar needs the length of the run, which the options carry as text.
     with console.shown(out, checked(parsed).duration) as show:
         result, around = measure(parsed, directory, command, interrupts, show)
@@ -59,12 +62,15 @@ def with_page(parsed: argparse.Namespace, out: Console, interrupts: Interrupts) 
     address = f"http://127.0.0.1:{parsed.web_port}/"
     with ExitStack() as started:
         command = line.typed("make loadtest-ui", parsed, (*OPTIONS, *line.RUN_OPTIONS))
-        server, locust, _ = start(parsed, directory, command, interrupts, started, web_port=parsed.web_port)
+        running = start(parsed, directory, command, interrupts, started, web_port=parsed.web_port)
+        locust, served = running.locust, running.served
         try:
             _wait_for_page(address, locust, interrupts)
-            target = server.url if server else parsed.url
+            target = " and ".join(node.url for node in running.nodes) or parsed.url
             out.print(Text(f"Locust: {address}\nagainst {target}; Ctrl-C stops both."), soft_wrap=True)
-            while locust.ended is None and not (server and server.child.ended is not None):
+            if parsed.metrics_port:
+                out.print(Text(_figures(parsed)), soft_wrap=True)
+            while locust.ended is None and all(child.ended is None for child in served.values()):
                 _report_finished(directory, out)
                 interrupts.heed()
                 time.sleep(_TURN)
@@ -74,8 +80,9 @@ def with_page(parsed: argparse.Namespace, out: Console, interrupts: Interrupts) 
             locust.wait(_GRACE)
             _report_finished(directory, out)
             return 0
-        who = ("Locust", locust) if locust.ended is not None else ("the server", server.child if server else locust)
-        raise NoResult(f"{who[0]} ended, {who[1].last_words()}")
+        everyone = {"Locust": locust, **served}
+        name, child = next((name, child) for name, child in everyone.items() if child.ended is not None)
+        raise NoResult(f"{name} ended, {child.last_words()}")
 
 
 def _report_finished(directory: Path, out: Console) -> None:
@@ -128,8 +135,17 @@ def plan(parsed: argparse.Namespace) -> str:
         f"{parsed.size:,} bytes on {axes.many(parsed.channels, 'channel')} for {parsed.publish_time}"
         + (f" in the {parsed.dialect} dialect" if parsed.dialect != "raw" else "")
         + (f", beside {', '.join(trouble)}" if trouble else "")
+        + (f", over {axes.many(parsed.nodes, 'node')} joined by {_told(parsed.broker)}" if parsed.broker else "")
         + (f", against {parsed.url}" if parsed.url else "")
     )
+
+
+def _told(broker: str) -> str:
+    return "a Redis of their own" if broker == OWN else masked(broker, "")
+
+
+def _figures(parsed: argparse.Namespace) -> str:
+    return f"Prometheus may read the run's figures at http://{parsed.metrics_host}:{parsed.metrics_port}/metrics."
 
 
 def main(arguments: Sequence[str], out: Console | None = None) -> int:

@@ -19,11 +19,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from loadtest import axes, baseline, capacity, console, line, scaling_report, scaling_result
-from loadtest.launch import CannotStart
+from loadtest import axes, baseline, broker, capacity, console, line, scaling_report, scaling_result
 from loadtest.measure import NoResult, checked, measure
-from loadtest.options import OPTIONS, BadOption, seconds
-from loadtest.processes import Interrupted, Interrupts
+from loadtest.options import OPTIONS, BadOption, masked, seconds
+from loadtest.processes import CannotStart, Interrupted, Interrupts
 from loadtest.report_tables import pinned
 from loadtest.result import EXIT_CODES, RESULT_FILE, Result, ResultError
 from loadtest.run import fresh
@@ -53,6 +52,7 @@ class Climb:
         self.cores = "not known"
         for step in (s for leg, _ in _SHARES for s in self.grid.leg(leg)):
             checked(self._options(step))
+        broker.check(parsed.nodes, parsed.broker, parsed.url)
         if not seconds(parsed.publish_time):
             raise BadOption("TIME=0: a step has to come to an end")
         if parsed.repeat < 1 or parsed.refine < 0:
@@ -95,7 +95,7 @@ class Climb:
             "started": started,
             "ended": _now(),
             "command": self.command,
-            "options": {o.key: getattr(self.parsed, o.key) for o in (*LOAD, *line.RUN_OPTIONS) if not o.secret}
+            "options": {o.key: _shown(getattr(self.parsed, o.key)) for o in (*LOAD, *line.RUN_OPTIONS) if not o.secret}
             | {o.key: getattr(self.parsed, o.key) for o in line.SCALING_OPTIONS},
             "environment": self.last["environment"] if self.last else None,
             "server_build": self.last["server"]["build"] if self.last else None,
@@ -197,6 +197,10 @@ def _because(made: Point) -> str:
     if made["state"] == "held" or not made["why"]:
         return ""
     return " (the generator was the limit)" if generator_bound(made) else f" ({made['why'].rstrip('.')})"
+
+
+def _shown(value: object) -> object:
+    return masked(value, "") if isinstance(value, str) else value
 
 
 def _duration(variable: str, text: str) -> float:

@@ -20,10 +20,10 @@ from typing import Any
 
 import gevent
 
-from loadtest.dialect import Introduction
+from loadtest.dialect import Dialect, Introduction
 from loadtest.histogram import Histogram
 from loadtest.ledger import Audience, Entry, Memory, Refused, Sums, damage, settle
-from loadtest.opening import Opener, Source, resolve
+from loadtest.opening import Opener, Route, resolve
 from loadtest.options import Options
 from loadtest.payload import streams
 from loadtest.publishing import Publishers, Schedule, StreamSender
@@ -82,15 +82,15 @@ class Station:
         self._number = number
         self._stations = max(stations, 1)
         self._tell = tell
-        self._dialect = options.make_dialect()
+        self._dialect = options.make_dialect()  # which node it is of matters only to where one connects
+        self._entrances = [self._entrance(node) for node in range(len(options.nodes))]
         self._streams = streams(options.run, options.publishers, options.channels, options.size)
         self._layout = self._dialect.layout(options.size, options.channel)
         self._memory = Memory()
         self._audiences: dict[tuple[tuple[int, ...], bool], Audience] = {}
         self._headers = [("Authorization", f"Bearer {options.token}")] if options.token else []
-        address, family = resolve(self._dialect.target([options.channel(0)]))
-        self._opener = Opener(address, family, Source(address))
-        self._troubled = Opener(address, family, Source(address))  # so that their connects are not in the figures
+        self._opener = Opener()
+        self._troubled = Opener()  # so that their connects are not in the figures
         self.swarm = Swarm(self._dialect)
         self.watch = Watch()
         self.watch.begin()
@@ -106,6 +106,10 @@ class Station:
         self.fresh: list[Second] = []  # finished seconds that Locust's own page has not been shown yet
         self._shown_failures: Counter[str] = Counter()
         self._status_loop = gevent.spawn(self._keep_telling)
+
+    def _entrance(self, node: int) -> tuple[Dialect, Route]:
+        dialect = self.options.make_dialect(node)
+        return dialect, Route(*resolve(dialect.target([self.options.channel(0)])))
 
     def take_handshakes(self) -> tuple[int, int, Histogram]:
         """The healthy connections opened since the last call: their number, 0 bytes, and their handshakes."""
@@ -129,8 +133,9 @@ class Station:
             # Workers take turns, so that the channels fill evenly without anyone counting for all.
             number = self._clients * self._stations + self._number
             self._clients += 1
+            node = self.options.node_of(number)
             for channels in self._dialect.split(self.options.channels_of(number)):
-                self._connect(channels, client)
+                self._connect(channels, client, node)
         return clients
 
     def leave(self, clients: Sequence[Client]) -> None:
@@ -142,7 +147,7 @@ class Station:
                     self.subscribers.left += 1
                 self.swarm.leave(connection)
 
-    def _connect(self, channels: tuple[int, ...], client: Client) -> None:
+    def _connect(self, channels: tuple[int, ...], client: Client, node: int) -> None:
         self.subscribers.asked += 1
 
         def done(sock: Any, outcome: bytes | str) -> None:
@@ -155,18 +160,21 @@ class Station:
                 return
             assert isinstance(outcome, bytes)
             self.subscribers.connected += 1
-            client.connections.append(self._adopt(sock, outcome, self._audience(channels), self._on_close))
+            client.connections.append(self._adopt(sock, outcome, self._audience(channels), self._on_close, node))
 
-        self._opener.open(self._introduction(channels), done)
+        self._opener.open(*self._way(node, channels), done)
 
-    def _introduction(self, channels: tuple[int, ...], listens: bool = True) -> Introduction:
-        return Introduction(self._dialect, [self.options.channel(each) for each in channels], self._headers, listens)
+    def _way(self, node: int, channels: tuple[int, ...], listens: bool = True) -> tuple[Route, Introduction]:
+        """How to get to a node, and what to say there."""
+        dialect, route = self._entrances[node]
+        names = [self.options.channel(each) for each in channels]
+        return route, Introduction(dialect, names, self._headers, listens)
 
     def _adopt(
-        self, sock: Any, rest: bytes, audience: Audience, on_close: Callable[[Connection, int], None]
+        self, sock: Any, rest: bytes, audience: Audience, on_close: Callable[[Connection, int], None], node: int
     ) -> Connection:
         entry = Entry(audience, late=self._going)
-        connection = self.swarm.adopt(sock, entry, rest, on_close)
+        connection = self.swarm.adopt(sock, entry, rest, on_close, node)
         self._here.append(connection)
         return connection
 
@@ -196,6 +204,7 @@ class Station:
         stream = self._streams[number]
         channel, channels = self.options.channel(stream.channel), (stream.channel,)
         listens = not self._dialect.answers
+        node = number % len(self._entrances)  # streams take turns, so that nodes hear one another
         self.publishing.asked += 1
 
         def on_close(connection: Connection, code: int) -> None:
@@ -207,15 +216,16 @@ class Station:
                 return
             assert isinstance(outcome, bytes)
             self.publishing.connected += 1
-            connection = self._adopt(sock, outcome, self._audience(channels, listens), on_close)
+            connection = self._adopt(sock, outcome, self._audience(channels, listens), on_close, node)
             self.publishers.senders[number] = StreamSender(stream, channel, self._dialect, self.swarm, connection)
 
-        self._opener.open(self._introduction(channels, listens), done)
+        self._opener.open(*self._way(node, channels, listens), done)
 
     def _open_troubled(
         self, number: int, done: Callable[[Any, bytes | str], None], prepare: Callable[[Any], None] | None
     ) -> None:
-        self._troubled.open(self._introduction((number % self.options.channels,)), done, prepare)
+        node = self.options.node_of(number)
+        self._troubled.open(*self._way(node, (number % self.options.channels,)), done, prepare)
 
     def go(self, message: Message) -> None:
         """Publishing begins: everyone here until now is owed every publication."""
@@ -255,7 +265,7 @@ class Station:
                 "attempted": sum(sender.attempted() for sender in senders.values()),
                 "refused": [[number, list(sender.refused)] for number, sender in senders.items() if sender.refused],
                 "why_refused": dict(Counter(why for sender in senders.values() for why in sender.refused.values())),
-                "received": sum(sender.received() for sender in senders.values()),
+                "received": [[sender.connection.node, sender.received()] for sender in senders.values()],
                 "markers": sum(int(sender.has_marked()) for sender in senders.values()),
                 "late_max": self.publishers.late_max if senders else None,
                 "first": self.publishers.first,
@@ -326,15 +336,20 @@ class Station:
                 }
             )
             self._timed += second.latency.count
-        return {"process": self.name, "rows": rows, "handshakes": self._opener.handshakes.dump()}
+        return {
+            "process": self.name,
+            "rows": rows,
+            "handshakes": self._opener.handshakes.dump(),
+            "missing": sum(connection.entry.missing() for connection in self._here if not connection.entry.is_clean),
+        }
 
     def _account(self, totals: Totals, refused: Refused, under_way: bool) -> Message:
-        by_channel: dict[int, Sums] = {}
+        sums_of: dict[tuple[int, int], Sums] = {}
         damaged: list[str] = []
         for connection in self._here:
             entry = connection.entry
             for channel, sums in settle(entry, entry.due(totals), refused, under_way).items():
-                by_channel.setdefault(channel, Sums()).add(sums)
+                sums_of.setdefault((channel, connection.node), Sums()).add(sums)
                 if len(damaged) < MAX_DAMAGED and (text := damage(sums, entry, channel)):
                     damaged.append(text)
         self._finish_second()
@@ -344,7 +359,8 @@ class Station:
         took = (last - first) / 1e9 if first is not None and last is not None else 0.0
         return {
             **self.status(),
-            "channels": [[channel, sums.dump()] for channel, sums in by_channel.items()],
+            "sums": [[channel, node, sums.dump()] for (channel, node), sums in sums_of.items()],
+            "opened": list(Counter(connection.node for connection in self._here).items()),
             "damaged": damaged,
             "late_joiners": sum(1 for connection in self._here if connection.entry.joined is not None),
             "acknowledged": sum(sender.acknowledged() for sender in self.publishers.senders.values()),

@@ -59,12 +59,13 @@ class Connection:
     """One open connection whose frames are checked."""
 
     __slots__ = (
-        "closed", "entry", "message", "on_close", "on_reply", "outgoing", "reader", "recv_into", "sock", "tail",
-        "writer",
+        "closed", "entry", "message", "node", "on_close", "on_reply", "outgoing", "reader", "recv_into", "sock",
+        "tail", "writer",
     )  # fmt: skip
 
-    def __init__(self, sock: Any, entry: Entry, on_close: Callable[[Connection, int], None]) -> None:
+    def __init__(self, sock: Any, entry: Entry, on_close: Callable[[Connection, int], None], node: int = 0) -> None:
         self.sock = sock
+        self.node = node  # of the server: which one it is open to
         self.recv_into = sock.recv_into
         self.entry = entry
         self.on_close = on_close  # also when the server takes one channel away
@@ -125,9 +126,11 @@ class Swarm:
         self.finished.append(second)
         self.second = Second(second.t + 1)
 
-    def adopt(self, sock: Any, entry: Entry, rest: bytes, on_close: Callable[[Connection, int], None]) -> Connection:
-        """Take over an open socket; ``rest`` is what was already read from it."""
-        connection = Connection(sock, entry, on_close)
+    def adopt(
+        self, sock: Any, entry: Entry, rest: bytes, on_close: Callable[[Connection, int], None], node: int = 0
+    ) -> Connection:
+        """Take over an open socket to a node; ``rest`` is what was already read from it."""
+        connection = Connection(sock, entry, on_close, node)
         self.connections.add(connection)
         connection.reader = self._loop.io(sock.fileno(), READ)
         connection.reader.start(self._readable, connection)

@@ -57,6 +57,8 @@ def row(t: int, *, subscribers: int = 200, rate: int = 50) -> TimelineRow:
         "server_rss": 40_000_000 + 10_000 * t,
         "server_connections": subscribers + 1,
         "server_loop_lag_ms": 0.3 * wave,
+        "nodes_cpu": {},
+        "broker_cpu": None,
         "queue_bytes": 0 if t < 3 else int(4_000 * wave),
         "lagging_clients": 0 if t < 3 else 2,
         "dropped": 0,
@@ -204,6 +206,7 @@ def result(subscribers: int = 200, rate: int = 50, seconds: int = 8, *, p50: flo
         "server": {
             "build": {"version": "0.1.0", "python": "3.11.2"},
             "pids": [4712],
+            "processes": [],
             "cpu_seconds": 6.5e-6 * expected + 0.05 * seconds,
             "cpu_us_per_delivery": 6.5 + 0.05e6 * seconds / expected,
             "rss_before": 38_000_000,
@@ -212,9 +215,30 @@ def result(subscribers: int = 200, rate: int = 50, seconds: int = 8, *, p50: flo
             "rss_after": 39_000_000,
             "bytes_sent": expected * 130,
         },
+        "nodes": [],
+        "broker": None,
         "verdict": {"verdict": "pass", "reasons": ["All deliveries, none lost."], "notes": []},
     }
     return copy.deepcopy(cast(Result, made))
+
+
+def of_two_nodes(**changes: Any) -> Result:
+    """The same run against two nodes over Redis, each with half of the clients; `changes` are of the second node."""
+    made: Any = result()
+    expected = made["ledger"]["expected"] // 2
+    row: dict[str, Any] = {
+        "connections": 101, "published": 200, "expected": expected, "delivered": expected, "declared": 0, "lost": 0,
+        "overdue": 0, "duplicated": 0, "reordered": 0, "unexpected": 0, "server": made["ledger"]["server"],
+    }  # fmt: skip
+    facts = made["server"] | {"processes": [{"pid": 71, "cpu_seconds": 0.5}, {"pid": 72, "cpu_seconds": 2.0}]}
+    made["nodes"] = [
+        {**row, "name": "1", "url": "ws://127.0.0.1:8001", "facts": facts},
+        {**row, "name": "2", "url": "ws://127.0.0.1:8002", "facts": facts, **changes},
+    ]
+    made["broker"] = {"pid": 73, "cpu_seconds": 0.25, "cpu_us_per_publication": 60.0, "rss_max": 9_000_000}
+    for each in made["timeline"]:
+        each |= {"nodes_cpu": {"1": 20.0, "2": 21.0}, "broker_cpu": 2.0}
+    return cast(Result, copy.deepcopy(made))
 
 
 def unmeasured() -> Result:
@@ -242,7 +266,7 @@ def unmeasured() -> Result:
         "agrees": None,
         "differences": [],
     }
-    made["server"] = dict.fromkeys(made["server"]) | {"pids": []}
+    made["server"] = dict.fromkeys(made["server"]) | {"pids": [], "processes": []}
     made["timeline"], made["generator"] = [], []
     made["plan"]["duration"] = None
     made["verdict"] = {"verdict": "unknown", "reasons": ["ws://127.0.0.1:9: refused."], "notes": []}

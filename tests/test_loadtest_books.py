@@ -34,7 +34,7 @@ def row(t: int, delivered: int = 2, **changes: Any) -> dict[str, Any]:
 
 
 def report(process: str, *rows: dict[str, Any]) -> dict[str, Any]:
-    return {"process": process, "rows": list(rows), "handshakes": histogram(1).dump()}
+    return {"process": process, "rows": list(rows), "handshakes": histogram(1).dump(), "missing": 0}
 
 
 def account(process: str, **changes: Any) -> dict[str, Any]:
@@ -45,7 +45,8 @@ def account(process: str, **changes: Any) -> dict[str, Any]:
         "open": 2,
         "subscribers": tried,
         "publishing": {**tried, "failed": {}, "closes": {}},
-        "channels": [[0, Sums(subscribers=2, expected=10, delivered=10).dump()]],
+        "sums": [[0, 0, Sums(subscribers=2, expected=10, delivered=10).dump()]],
+        "opened": [[0, 2]],
         "damaged": [],
         "late_joiners": 0,
         "acknowledged": 5,
@@ -125,9 +126,9 @@ def test_the_ledger_is_summed_by_channel(books: Books) -> None:
     books.account("a", account("1"))
     bad = Sums(subscribers=1, expected=10, delivered=6, missing=3, declared=1, duplicated=2, unfinished=1, silent=1)
     books.account(
-        "b", account("2", channels=[[0, Sums(expected=1, delivered=1).dump()], [1, bad.dump()]], damaged=["x"])
+        "b", account("2", sums=[[0, 0, Sums(expected=1, delivered=1).dump()], [1, 0, bad.dump()]], damaged=["x"])
     )
-    ledger = books.ledger({0: 5, 1: 10}, dropped=None)
+    ledger = books.ledger({0: 5, 1: 10}, books.sums([0]))
     assert (ledger["expected"], ledger["delivered"], ledger["declared"], ledger["lost"]) == (21, 17, 1, 3)
     assert (ledger["duplicated"], ledger["silent_clients"], ledger["barrier_missing"]) == (2, 1, 1)
     assert ledger["damaged"] == ["x"]
@@ -136,18 +137,30 @@ def test_the_ledger_is_summed_by_channel(books: Books) -> None:
 
 
 def test_what_the_server_says_it_dropped_is_not_lost(books: Books) -> None:
-    sums = [[0, Sums(expected=10, delivered=6, missing=4).dump()], [1, Sums(expected=10, delivered=8, absent=2).dump()]]
-    books.account("a", account("1", channels=sums))
-    for dropped, declared, lost in ((None, 0, 6), (0, 0, 6), (5, 5, 1), (6, 6, 0), (100, 6, 0)):
-        ledger = books.ledger({}, dropped)
+    gaps, tail = Sums(expected=10, delivered=6, missing=4), Sums(expected=10, delivered=8, absent=2)
+    books.account("a", account("1", sums=[[0, 0, gaps.dump()], [1, 0, tail.dump()]]))
+    for dropped, declared, lost in ((0, 0, 6), (5, 5, 1), (6, 6, 0), (100, 6, 0)):
+        ledger = books.ledger({}, books.sums([dropped]))
         assert (ledger["declared"], ledger["lost"]) == (declared, lost)
         assert ledger["expected"] == ledger["delivered"] + ledger["declared"] + ledger["lost"] + ledger["overdue"]
 
 
 def test_what_is_on_its_way_is_overdue_and_not_lost(books: Books) -> None:
-    books.account("a", account("1", channels=[[0, Sums(expected=10, delivered=6, overdue=4, unfinished=1).dump()]]))
-    ledger = books.ledger({}, None)
+    books.account("a", account("1", sums=[[0, 0, Sums(expected=10, delivered=6, overdue=4, unfinished=1).dump()]]))
+    ledger = books.ledger({}, books.sums([0]))
     assert (ledger["lost"], ledger["overdue"]) == (0, 4)
+
+
+def test_what_one_node_dropped_does_not_explain_what_is_missing_at_another(books: Books) -> None:
+    here, there = Sums(expected=10, delivered=10), Sums(expected=10, delivered=7, missing=3)
+    books.account("a", account("1", sums=[[0, 0, here.dump()], [0, 1, there.dump()]], opened=[[0, 2], [1, 3]]))
+    assert (books.opened(0), books.opened(1)) == (2, 3)
+    for dropped, declared, lost in (([3, 0], 0, 3), ([0, 3], 3, 0), ([0, 2], 2, 1)):
+        sums = books.sums(dropped)
+        ledger = books.ledger({}, sums)
+        assert (ledger["expected"], ledger["declared"], ledger["lost"]) == (20, declared, lost)
+        assert (sums[0, 0].lost, sums[0, 1].lost) == (0, lost)
+        assert (ledger["channels"][0]["expected"], len(ledger["channels"])) == (20, 1)
 
 
 def test_the_generators_load_is_that_of_whole_seconds_of_publishing(books: Books) -> None:

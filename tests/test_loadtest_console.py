@@ -7,7 +7,7 @@ from rich.console import Console
 
 from loadtest import console
 from loadtest.result import Progress
-from tests.loadtest_samples import result, row
+from tests.loadtest_samples import of_two_nodes, result, row
 
 
 def printed(*, terminal: bool) -> tuple[Console, io.StringIO]:
@@ -85,3 +85,15 @@ def test_the_summary_of_a_failure_has_every_reason() -> None:
     console.summary(out, made)
     assert "FAIL  Seven lost." in text.getvalue()
     assert "  Two twice." in text.getvalue()
+
+
+def test_each_node_has_a_line_and_so_has_redis() -> None:
+    out, text = printed(terminal=False)
+    console.summary(out, of_two_nodes())
+    words = " ".join(text.getvalue().split())
+    owed = of_two_nodes()["nodes"][0]["expected"]
+    for node in (1, 2):
+        assert f"node {node}: delivered {owed:,} of {owed:,}, 11.5 µs each" in words
+    assert "Redis CPU 3.1 % of a core" in words
+    console.summary(out, result())
+    assert text.getvalue().count("node 1:") == 1, "where there is one, it is the server"

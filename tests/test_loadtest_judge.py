@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from loadtest.judge import Limits, account_of_server, judge
+from loadtest.judge import Limits, account_of_server, account_of_whole, judge
+from loadtest.ledger import Sums
 from loadtest.result import Result, Verdict
 from tests import loadtest_samples
 from tests.loadtest_samples import counters
@@ -179,8 +180,11 @@ def test_without_metrics_the_clients_proof_stands_alone(made: Any) -> None:
 
 
 def account(made: Any, delta: Any, *, undisturbed: bool = True, ours: int = 201) -> Any:
-    ledger = made["ledger"]
-    return account_of_server(counters(), delta, delta, ledger, 401, undisturbed, ours)
+    return account_of_server(counters(), delta, delta, sums(made), 401, undisturbed, ours)
+
+
+def sums(made: Any) -> Sums:
+    return Sums(**{key: made["ledger"][key] for key in ("expected", "delivered", "declared", "duplicated")})
 
 
 def exact(made: Any, **changes: Any) -> Any:
@@ -221,4 +225,25 @@ def test_otherwise_the_server_may_count_more_but_not_less(made: Any, how: dict[s
 def test_an_account_out_of_balance_is_seen(made: Any) -> None:
     assert account(made, exact(made, dropped={"queue_full": 1}))["balanced"] is False
     assert account(made, exact(made))["balanced"] is True
-    assert account_of_server(None, None, None, made["ledger"], 1, True, 1)["mode"] == "none"
+    assert account_of_server(None, None, None, sums(made), 1, True, 1)["mode"] == "none"
+
+
+def test_what_one_node_counts_too_much_is_not_made_up_for_by_another(made: Any) -> None:
+    good = account(made, exact(made))
+    assert account_of_whole([good]) is good
+    whole = account_of_whole([good, good])
+    assert (whole["mode"], whole["agrees"], whole["balanced"]) == ("equality", True, True)
+    assert whole["delta"]["offered"] == 2 * made["ledger"]["expected"]
+    more, less = exact(made), exact(made)
+    more["sent"] += 1
+    less["sent"] -= 1
+    whole = account_of_whole([account(made, more), account(made, less)])
+    assert (whole["agrees"], whole["balanced"]) == (False, False)
+    assert [sentence[:7] for sentence in whole["differences"]] == ["Node 1:", "Node 2:"]
+    assert whole["delta"]["offered"] == whole["delta"]["sent"], "in the sum nothing is to be seen"
+
+
+def test_the_account_of_a_node_that_told_nothing_is_nobodys(made: Any) -> None:
+    nothing = account_of_server(None, None, None, sums(made), 1, True, 1)
+    whole = account_of_whole([account(made, exact(made)), nothing])
+    assert (whole["mode"], whole["agrees"], whole["before"], whole["delta"]) == ("none", None, None, None)

@@ -10,7 +10,7 @@ import pytest
 
 from loadtest.centrifuge import CentrifugeDialect
 from loadtest.dialect import Introduction, RawDialect
-from loadtest.opening import Opener, Source, reason_of, resolve
+from loadtest.opening import Opener, Route, reason_of, resolve
 from tests.test_loadtest_protocol import accepted
 from tests.test_loadtest_swarm import turn
 
@@ -65,11 +65,11 @@ class Acceptor:
 
 
 def attempt(acceptor: Acceptor, count: int = 1, **options: Any) -> tuple[Opener, list[tuple[Any, bytes | str]]]:
-    opener = Opener(acceptor.address, socket.AF_INET, Source(acceptor.address), **options)
+    opener, route = Opener(**options), Route(acceptor.address, socket.AF_INET)
     outcomes: list[tuple[Any, bytes | str]] = []
     dialect = RawDialect(f"ws://127.0.0.1:{acceptor.address[1]}/ws/{{channel}}")
     for _ in range(count):
-        opener.open(Introduction(dialect, ["a"]), lambda sock, outcome: outcomes.append((sock, outcome)))
+        opener.open(route, Introduction(dialect, ["a"]), lambda sock, outcome: outcomes.append((sock, outcome)))
     return opener, outcomes
 
 
@@ -95,9 +95,9 @@ def test_a_client_of_the_centrifuge_dialect_is_open_when_it_has_its_answers() ->
         accepted, commands=lambda frame: b"\x81\x21" + b'{"id":1,"connect":{"client":"c"}}' + b"\x89\x00"
     )
     dialect = CentrifugeDialect(f"ws://127.0.0.1:{acceptor.address[1]}/connection/websocket")
-    opener = Opener(acceptor.address, socket.AF_INET, Source(acceptor.address))
+    opener, route = Opener(), Route(acceptor.address, socket.AF_INET)
     outcomes: list[tuple[Any, bytes | str]] = []
-    opener.open(Introduction(dialect, [], listens=False), lambda sock, outcome: outcomes.append((sock, outcome)))
+    opener.open(route, Introduction(dialect, [], listens=False), lambda sock, outcome: outcomes.append((sock, outcome)))
     turn(lambda: outcomes)
     assert outcomes[0][1] == b"\x89\x00"
     outcomes[0][0].close()
@@ -149,12 +149,12 @@ def test_abandoned_attempts_are_not_heard_of_again() -> None:
 
 
 def test_another_local_address_is_used_when_the_ports_of_one_are_used_up() -> None:
-    source = Source(("127.0.0.1", 1))
-    assert source.exhausted()
+    route = Route(("127.0.0.1", 1), socket.AF_INET)
+    assert route.exhausted()
     with socket.socket() as sock:
-        source.bind(sock)
+        route.bind(sock)
         assert sock.getsockname()[0] == "127.0.0.2"
-    assert not Source(("192.0.2.1", 1)).exhausted(), "only loopback has more than one"
+    assert not Route(("192.0.2.1", 1), socket.AF_INET).exhausted(), "only loopback has more than one"
 
 
 def test_errors_have_short_names() -> None:

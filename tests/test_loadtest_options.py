@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
-from loadtest.options import OPTIONS, BadOption, Options, as_given, declare, masked, seconds, swarm_size
+from loadtest.options import OPTIONS, BadOption, NodeAddress, Options, as_given, declare, masked, seconds, swarm_size
 from tests.engine import parsed
 
 
@@ -18,6 +19,31 @@ def test_the_defaults_make_a_run() -> None:
     assert run.url == "ws://127.0.0.1:8000/ws/{channel}"
     assert run.channel(3) == "loadtest-ab12-3"
     assert options(channel_prefix="c:").channel(3) == "c:3"
+
+
+def test_a_server_of_several_nodes_has_several_addresses() -> None:
+    run = Options.of(parsed(url="ws://a:1 ws://b:2", metrics="http://a/metrics http://b/metrics", server_pid="7 8"))
+    assert run.nodes == (
+        NodeAddress("ws://a:1/ws/{channel}", "http://a/metrics", 7),
+        NodeAddress("ws://b:2/ws/{channel}", "http://b/metrics", 8),
+    )
+    assert run.url == "ws://a:1/ws/{channel} ws://b:2/ws/{channel}"
+    assert [run.make_dialect(node).target(["x"]).host for node in range(2)] == ["a", "b"]
+    assert options().nodes == (NodeAddress("ws://127.0.0.1:8000/ws/{channel}", "", 0),)
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3])
+@pytest.mark.parametrize(("channels", "per_client"), [(1, 1), (2, 1), (3, 1), (4, 2), (6, 1), (6, 4)])
+def test_clients_take_turns_at_the_nodes_and_so_do_those_of_each_channel(
+    nodes: int, channels: int, per_client: int
+) -> None:
+    urls = " ".join(f"ws://h{number}/{{channel}}" for number in range(nodes))
+    run = Options.of(parsed(url=urls, channels=channels, per_client=per_client))
+    assert [run.node_of(number) for number in range(nodes)] == list(range(nodes))
+    at = Counter(run.node_of(number) for number in range(360))
+    assert set(at.values()) == {360 // nodes}
+    parts = Counter((run.node_of(number), channel) for number in range(360) for channel in run.channels_of(number))
+    assert set(parts.values()) == {360 * per_client // channels // nodes}
 
 
 def test_locusts_host_stands_in_for_the_url() -> None:
@@ -44,6 +70,13 @@ def test_locusts_host_stands_in_for_the_url() -> None:
         ({"publish_time": "soon"}, "TIME=soon: write 30s, 5m or 1h30m"),
         ({"url": "ws://h/chat", "channels": 2}, "CHANNELS= needs a URL with {channel} in it"),
         ({"dialect": "mqtt"}, "DIALECT=mqtt: there are raw and centrifuge"),
+        (
+            {"url": "ws://a ws://b", "metrics": "http://a"},
+            "METRICS=http://a: one for each of the 2 in URL= is needed",
+        ),
+        ({"url": "ws://a ws://b", "server_pid": "1 2 3"}, "SERVER_PID=1 2 3: one for each of the 2 in URL= is needed"),
+        ({"server_pid": "me"}, "SERVER_PID=me: a whole number is needed"),
+        ({"url": "ws://a/{channel} ws://b/chat", "channels": 2}, "CHANNELS= needs a URL with {channel} in it"),
         (
             {"dialect": "centrifuge", "url": "ws://h/{channel}"},
             "URL=ws://h/{channel}: in the centrifuge dialect no channel is part of it",

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from loadtest.books import Books
+from loadtest.cluster import Cluster
 from loadtest.options import Options
 from loadtest.outcome import Run, result_of, totals_by_channel
 from loadtest.result import Result
@@ -19,7 +20,7 @@ STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 def ceased(**changes: Any) -> dict[str, Any]:
     return {
-        "totals": [[0, 11]], "attempted": 10, "received": 11, "markers": 1, "refused": [], "why_refused": {},
+        "totals": [[0, 11]], "attempted": 10, "received": [[0, 11]], "markers": 1, "refused": [], "why_refused": {},
         "late_max": 2_000_000, "first": 10**9, "last": 3 * 10**9, **changes,
     }  # fmt: skip
 
@@ -29,12 +30,18 @@ def run(*said: dict[str, Any], published_for: float | None = 2.0, **values: Any)
     return Run(Options.of(given), given, STARTED, published_for, 2, False, said)
 
 
+def cluster() -> Cluster:
+    one, _ = witness(quiet(0), quiet(10))
+    made = Cluster([one])
+    made.read_before()
+    made.read_after()
+    return made
+
+
 def result(of: Run) -> Result:
     books = Books(of.options)
     books.account("a", account("1"))
-    one, _ = witness(quiet(0), quiet(10))
-    one.read_before()
-    one.read_after()
+    one = cluster()
     return result_of(of, books, one)
 
 
@@ -98,9 +105,7 @@ def test_a_process_that_did_not_tell_forbids_equality() -> None:
     books = Books(of.options)
     tried = {"asked": 2, "connected": 2, "failed": {}, "closes": {}, "left": 0}
     books.account("a", account("1", subscribers=tried, publishing=tried))
-    one, _ = witness(quiet(0), quiet(10))
-    one.read_before()
-    one.read_after()
+    one = cluster()
     assert result_of(of, books, one)["ledger"]["server"]["mode"] == "equality"
     lost = Run(of.options, of.parsed, STARTED, 2.0, 2, True, of.ceased)
     assert result_of(lost, books, one)["ledger"]["server"]["mode"] == "inequality"

@@ -15,16 +15,18 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
 
 from loadtest import launch, line, measure, run
-from loadtest.launch import CannotStart
 from loadtest.options import OPTIONS
-from loadtest.processes import Child, Interrupts
+from loadtest.processes import CannotStart, Child, Interrupts
+from loadtest.report_tables import Surroundings
 from loadtest.result import Result, append_progress, read, write
 from tests.loadtest_samples import row, unmeasured
+from tests.redis_server import RedisServer, binary
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WITHIN = 60.0
@@ -156,6 +158,85 @@ def test_a_run_leaves_a_verdict_a_report_and_nothing_else(tmp_path: Path) -> Non
 
 
 @pytest.mark.scenario
+@pytest.mark.parametrize("dialect", ["raw", "centrifuge"])
+def test_two_nodes_over_redis_deliver_what_the_other_was_told(dialect: str, tmp_path: Path) -> None:
+    binary()
+    load = ("--subscribers=40", "--rate=20", "--publish-time=3s", "--publishers=2", f"--dialect={dialect}")
+    with command(tmp_path, "--nodes=2", "--broker=redis", *load) as started:
+        started.until(is_measuring)
+        assert len(started.family) == 4, "two nodes, Redis, Locust"
+        code, out, errors = started.end()
+    made = result_in(tmp_path)
+    verdict = made["verdict"]["verdict"]
+    assert verdict != "fail", made["verdict"]
+    assert (code, errors) == ({"pass": 0, "unknown": 2}[verdict], "")
+    one, two = made["nodes"]
+    listeners = 20 + (dialect == "raw")  # where a publisher listens, too
+    for node in (one, two):
+        assert node["connections"] == 21
+        assert node["published"] == 31, "each node was told the half, and a marker"
+        assert node["expected"] == node["delivered"] == 62 * listeners, "and its clients heard all"
+        account = node["server"]
+        assert (account["mode"], account["agrees"], account["balanced"]) == ("equality", True, True)
+        assert [process["pid"] for process in node["facts"]["processes"]] == node["facts"]["pids"]
+    assert one["url"] != two["url"]
+    assert made["ledger"]["delivered"] == one["delivered"] + two["delivered"]
+    assert made["broker"] is not None
+    assert made["broker"]["cpu_seconds"] is not None
+    assert {"1", "2"} in [set(row["nodes_cpu"]) for row in made["timeline"]]
+    assert "over 2 nodes joined by a Redis of their own" in out
+    assert "node 2: delivered" in out
+    assert {"node-1.log", "node-2.log", "redis.log"} <= {path.name for path in only(tmp_path).iterdir()}
+    report = (only(tmp_path) / "report.html").read_text()
+    assert "NODES=2 BROKER=redis" in report
+    assert f"Redis (pid {made['broker']['pid']})" in report
+
+
+@pytest.mark.scenario
+def test_nodes_of_several_workers_share_a_redis_that_runs(tmp_path: Path) -> None:
+    with RedisServer() as redis:
+        load = ("--subscribers=40", "--publish-time=3s", "--workers=2")
+        with command(tmp_path, "--nodes=2", f"--broker={redis.url}", *load) as started:
+            started.until(is_publishing)
+            code, _, errors = started.end()
+        assert redis.ask("PING"), "it is not ours to stop"
+    made = result_in(tmp_path)
+    assert made["verdict"]["verdict"] != "fail", made["verdict"]
+    assert errors == ""
+    assert code in (0, 2)
+    assert [node["delivered"] for node in made["nodes"]] == [61 * 21, 61 * 20]
+    assert all(len(node["facts"]["pids"]) > 2 for node in made["nodes"])
+    assert made["broker"] is None
+
+
+@pytest.mark.scenario
+@pytest.mark.parametrize(("victim", "name"), [("redis-server", "Redis"), ("--port", "Node 1")])
+def test_a_part_of_a_cluster_that_dies_midway_makes_the_run_unknown(victim: str, name: str, tmp_path: Path) -> None:
+    binary()
+    with command(tmp_path, "--nodes=2", "--broker=redis", "--subscribers=20", "--publish-time=60s") as started:
+        started.until(is_measuring)
+        next(each for each in started.family if victim in " ".join(each.cmdline())).kill()
+        code, out, _ = started.end()
+    assert code == 2
+    assert f"{name} died midway, killed by SIGKILL" in out
+    assert result_in(tmp_path)["verdict"]["verdict"] == "unknown"
+
+
+@pytest.mark.scenario
+def test_ctrl_c_stops_nodes_and_redis_too(tmp_path: Path) -> None:
+    binary()
+    with command(tmp_path, "--nodes=2", "--broker=redis", "--subscribers=20", "--publish-time=60s") as started:
+        started.until(is_measuring)
+        assert len(started.family) == 4
+        started.process.send_signal(signal.SIGINT)
+        code, out, _ = started.end()
+    assert (code, "UNKNOWN" in out) == (2, True)
+    made = result_in(tmp_path)
+    assert made["ledger"]["lost"] == 0
+    assert made["ledger"]["server"]["agrees"]
+
+
+@pytest.mark.scenario
 def test_a_server_that_dies_midway_makes_the_run_unknown(tmp_path: Path) -> None:
     with command(tmp_path, "--subscribers=20", "--publish-time=60s") as started:
         started.until(is_measuring)
@@ -268,6 +349,8 @@ def test_too_few_file_descriptors_are_one_line(tmp_path: Path) -> None:
         (["--per-client", "2"], "PER_CLIENT=2: 1 to 1 are possible"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["--url", "ftp://x"], "ftp"),
+        (["--nodes", "2"], "NODES=2: nodes without a broker are islands; BROKER=redis starts one for them"),
+        (["--nodes", "2", "--url", "ws://x"], "URL= names what runs: name every node there"),
     ],
 )
 def test_bad_options_are_one_line_before_anything_starts(
@@ -366,7 +449,8 @@ def test_a_secret_reaches_locust_without_being_seen_in_its_command(
             options(token="hush", rate=2.5),
             url="ws://h",
             metrics="http://m",
-            server_pid=7,
+            server_pid="7",
+            broker_pid=8,
             processes=2,
             cores=(),
             environment={},
@@ -374,7 +458,15 @@ def test_a_secret_reaches_locust_without_being_seen_in_its_command(
             own_report=own,
         )
     (headless, environment), (page, _) = seen
-    assert {"--url=ws://h", "--metrics=http://m", "--server-pid=7", "--rate=2.5", "--processes", "2"} <= set(headless)
+    assert {
+        "--url=ws://h",
+        "--metrics=http://m",
+        "--server-pid=7",
+        "--broker-pid=8",
+        "--rate=2.5",
+        "--processes",
+        "2",
+    } <= set(headless)
     assert "hush" not in " ".join(headless)
     assert environment["TOKEN"] == "hush"
     assert environment["STENTOR_LOADTEST_DIR"] == str(tmp_path)
@@ -404,11 +496,57 @@ def test_the_soft_limit_is_raised_as_far_as_it_goes(monkeypatch: pytest.MonkeyPa
     assert raised == [(9000, 9000)]
 
 
-def follow(locust: Child, path: Path, server: launch.Server | None = None) -> tuple[str | None, list[str]]:
+def test_a_nodes_share_of_the_descriptors_is_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch.resource, "getrlimit", lambda _: (1200, 1200))
+    asked = measure.checked(options(subscribers=2000))
+    launch.room_for(asked, 2, server_here=True, nodes=2)
+    with pytest.raises(CannotStart, match="2,001 connections need 2,129 open files"):
+        launch.room_for(asked, 2, server_here=True)
+
+
+def test_a_node_that_does_not_start_takes_the_others_with_it(
+    tmp_path: Path, stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "  websocket  ws://h:1/ws/{channel}\\n  metrics  http://127.0.0.1:9/metrics"
+    first = f"print('{said}'); import time; time.sleep(60)"
+    codes = [first, "print('no room'); raise SystemExit(2)"]
+    monkeypatch.setattr(launch, "Child", lambda argv, log, *_: stand_ins.start(codes.pop(0), log))
+    with pytest.raises(CannotStart, match="the server did not start, exit code 2: no room"):
+        start_nodes(tmp_path, 2, broker="redis://h")
+    assert [child.ended is None for child in stand_ins.children] == [False, False]
+
+
+def test_nodes_that_do_not_reach_their_broker_are_said_and_ended(
+    tmp_path: Path, stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environments: list[dict[str, str]] = []
+
+    def child(argv: list[str], log: Path, cores: object, environment: dict[str, str]) -> Child:
+        environments.append(environment)
+        said = f"  websocket  ws://h:1/x\\n  metrics  http://127.0.0.1:{port}/metrics"
+        return stand_ins.start(f"print('{said}'); import time; time.sleep(60)", log)
+
+    monkeypatch.setattr(launch, "Child", child)
+    monkeypatch.setattr(launch, "_JOINING", 0.2)
+    with plain_web_server() as port, pytest.raises(CannotStart, match="a node is not in contact with its broker"):
+        start_nodes(tmp_path, 2, broker="redis://:secret@h")
+    assert [child.ended is None for child in stand_ins.children] == [False, False]
+    assert [each["STENTOR_BROKER"] for each in environments] == ["redis://:secret@h"] * 2, "not for all to see"
+    assert {path.name for path in tmp_path.glob("node-*")} == {"node-1.log", "node-2.log"}
+
+
+def start_nodes(tmp_path: Path, count: int, broker: str) -> list[launch.Server]:
+    return launch.start_nodes(
+        tmp_path, count, workers=1, options="", broker=broker, cores=(), environment=dict(os.environ),
+        heed=lambda: None,
+    )  # fmt: skip
+
+
+def follow(locust: Child, path: Path, **served: Child) -> tuple[str | None, list[str]]:
     """Follow a stand-in to its end; returns why it was cut short, and the phases that were shown."""
     shown: list[str] = []
     with Interrupts() as interrupts:
-        why = measure.follow(locust, server, path, interrupts, lambda progress: shown.append(progress["phase"]))
+        why = measure.follow(locust, served, path, interrupts, lambda progress: shown.append(progress["phase"]))
     return why, shown
 
 
@@ -444,8 +582,8 @@ def test_a_generator_that_will_not_end_is_given_up(
     deadline = time.monotonic() + WITHIN
     while "up" not in locust.log.read_text() and time.monotonic() < deadline:
         time.sleep(0.01)
-    why, _ = follow(locust, tmp_path / "none", launch.Server(dead, [], "", ""))
-    assert why == "The server died midway, exit code 3: out of memory."
+    why, _ = follow(locust, tmp_path / "none", Redis=dead)
+    assert why == "Redis died midway, exit code 3: out of memory."
 
 
 def test_a_run_cut_short_is_unknown_whatever_its_books_say(
@@ -455,8 +593,8 @@ def test_a_run_cut_short_is_unknown_whatever_its_books_say(
     made["verdict"] = {"verdict": "fail", "reasons": ["Seven were lost."], "notes": []}
     write(made, tmp_path)
     append_progress({"phase": "publishing", "elapsed": 1, "connected": 1, "asked": 1, "row": row(0)}, tmp_path)
-    locust = stand_ins.start("pass")
-    monkeypatch.setattr(measure, "start", lambda *_, **__: (None, locust, dict.fromkeys(AROUND)))
+    locust, around = stand_ins.start("pass"), cast(Surroundings, dict.fromkeys(AROUND))
+    monkeypatch.setattr(measure, "start", lambda *_, **__: measure.Started([], None, locust, around))
     monkeypatch.setattr(measure, "follow", lambda *_: "The server died midway.")
     with Interrupts() as interrupts:
         result, _ = measure.measure(options(url="ws://x"), tmp_path, "it", interrupts, lambda _: None)
@@ -478,6 +616,10 @@ def test_every_run_has_a_directory_of_its_own(tmp_path: Path) -> None:
 
 
 def test_the_plan_is_said_in_one_sentence() -> None:
+    assert run.plan(options(nodes=2, broker="redis://:pw@h:1")) == (
+        "Stentor load test: 100 subscribers, 10 publications/s of 128 bytes on 1 channel for 10s, "
+        "over 2 nodes joined by redis://:***@h:1"
+    )
     assert run.plan(options(subscribers=2000, rate=50.0, stalled=50, flapping=5.0, url="ws://x")) == (
         "Stentor load test: 2,000 subscribers, 50 publications/s of 128 bytes on 1 channel for 10s, "
         "beside 50 stalled, 5 reconnects/s, against ws://x"

@@ -90,7 +90,7 @@ def test_who_joins_while_others_publish_is_owed_what_follows(server: Server) -> 
     one.settle({"totals": post.last["ceased"]["totals"], "refused": [], "within": 5.0})
     turn(lambda: "account" in post.last)
     account = post.last["account"]
-    ((_, sums),) = account["channels"]
+    ((_, _, sums),) = account["sums"]
     published = post.last["ceased"]["attempted"] + 1
     assert sums["subscribers"] == 5
     assert 3 * published < sums["expected"] < 5 * published
@@ -122,7 +122,7 @@ def test_a_station_on_another_machine_counts_but_does_not_time(server: Server) -
     turn(lambda: "account" in post.last)
     account = post.last["account"]
     assert (account["timing"], account["timed"]) == (False, 0)
-    assert account["channels"][0][1]["delivered"] == 3 * 31
+    assert account["sums"][0][2]["delivered"] == 3 * 31
     one.close()
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from loadtest.probe import Scrape, parse
 from loadtest.witness import Witness
-from tests import loadtest_samples
 from tests.test_loadtest_probe import METRICS
 
 
@@ -17,7 +16,7 @@ class FakeProbe:
         self._readings = list(readings)
         self.asked = 0
         self.last: Scrape | None = None
-        self._cpu = 0.0
+        self._cpu = self._each = 0.0
 
     def scrape(self) -> Scrape | None:
         self.asked += 1
@@ -27,6 +26,10 @@ class FakeProbe:
 
     def pids(self) -> list[int]:
         return [7]
+
+    def cpu_of_each(self) -> dict[int, float]:
+        self._each += 0.25
+        return {7: self._each}
 
     def cpu_seconds(self, scrape: Scrape | None = None) -> float | None:
         self._cpu += 0.5
@@ -58,14 +61,16 @@ def test_the_account_is_read_when_the_server_is_quiet() -> None:
     one.read_before()
     one.read_connected()
     one.read_after()
+    one.read_second()
     assert one.delta is not None
     assert (one.delta["offered"], one.delta["sent"]) == (50, 50)
-    facts = one.facts(loadtest_samples.result()["timeline"], 50)
+    facts = one.facts(50)
+    assert facts["processes"] == [{"pid": 7, "cpu_seconds": 0.25}]
     assert facts["bytes_sent"] == 500
     assert facts["cpu_seconds"] is not None
     assert facts["cpu_us_per_delivery"] == pytest.approx(1e6 * facts["cpu_seconds"] / 50)
     assert (facts["rss_before"], facts["rss_connected"], facts["pids"]) == (1000, 1000, [7])
-    assert facts["rss_max"] == 40_000_000 + 10_000 * 7
+    assert facts["rss_max"] == 1000
 
 
 def test_a_server_that_does_not_come_to_rest_is_read_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +90,7 @@ def test_without_an_account_there_is_none(reading: str | None) -> None:
     one.read_before()
     one.read_after()
     assert (one.before, one.after, one.delta) == (None, None, None)
-    made: Any = one.facts([], 10)
+    made: Any = one.facts(10)
     assert made["bytes_sent"] is None
     assert made["cpu_seconds"] is None, "it was not read when everybody was connected"
 
