@@ -1,10 +1,10 @@
 """`make pictures`: take the pictures of the README again, from the real page and the reports of real runs.
 
-    python docs/pictures.py [page] [page-centrifuge] [loadtest] [scaling]
+    python docs/pictures.py [page] [page-centrifuge] [operator] [loadtest] [scaling]
 
 Each is a screenshot by a headless Chromium: the page with `vmstat 1` on it, the page in the Centrifuge dialect after a
-lost connection, the newest report of `make loadtest`, and the newest of `make scaling`; a report that is missing is
-made first.
+lost connection, the operator's page (on a desk, on a phone) while a load test with clients that do not read is running,
+the newest report of `make loadtest`, and the newest of `make scaling`; a report that is missing is made first.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -30,6 +31,12 @@ RESULTS = ROOT / "loadtest" / "results"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 VMSTAT_SECONDS = 25
+LOAD_SECONDS = 75
+LOAD = (
+    "--subscribers 300 --rate 60 --size 2048 --channels 6 --stalled 4 --slow 2 --flapping 1 --publish-time 10m"
+    " --cpu-limit 1000 --lag-limit 60000"
+)
+PATIENT = "--lag-policy drop_oldest --queue-messages 2000 --queue-bytes 8MiB --write-timeout 10m --no-brownout"
 
 
 def main(names: list[str]) -> None:
@@ -91,6 +98,27 @@ def _say(page: Page, words: str) -> None:
     expect(page.get_by_text(words)).to_be_visible()
 
 
+def _operator(page: Page) -> None:
+    browser = page.context.browser
+    assert browser is not None
+    with _server(*PATIENT.split()) as (url, internal), tempfile.TemporaryDirectory() as results:
+        command = [sys.executable, "-m", "loadtest.run", "--url", url.replace("http", "ws"), "--results", results]
+        load = subprocess.Popen([*command, *LOAD.split()], cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+        try:
+            desk = browser.new_page(viewport={"width": 1280, "height": 1150}, color_scheme="light")
+            phone = browser.new_page(
+                viewport={"width": 400, "height": 1500}, color_scheme="dark", device_scale_factor=2, is_mobile=True
+            )
+            for view in (desk, phone):
+                view.goto(internal)
+            time.sleep(LOAD_SECONDS)
+            desk.screenshot(path=PICTURES / "operator.png")
+            phone.screenshot(path=PICTURES / "operator-phone.png")
+        finally:
+            os.killpg(load.pid, signal.SIGTERM)
+            load.wait()
+
+
 def _loadtest(page: Page) -> None:
     _report(page, "[0-9]*", "loadtest", "loadtest.run")
 
@@ -127,7 +155,13 @@ def _server(*options: str) -> Iterator[tuple[str, str]]:
         process.wait()
 
 
-_PICTURES = {"page": _page, "page-centrifuge": _page_centrifuge, "loadtest": _loadtest, "scaling": _scaling}
+_PICTURES = {
+    "page": _page,
+    "page-centrifuge": _page_centrifuge,
+    "operator": _operator,
+    "loadtest": _loadtest,
+    "scaling": _scaling,
+}
 
 
 if __name__ == "__main__":
