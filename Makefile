@@ -42,7 +42,7 @@ run: $(VENV)/.run  ## start the server with its defaults (ARGS="--port 8080" to 
 test: $(VENV)/.dev $(SDK)/.python $(SDK)/.node  ## run the whole test suite (ARGS="-k hub" for a part)
 ifeq ($(strip $(ARGS)),)
 	@failed=0; \
-	$(BIN)/python -m pytest -m "not scenario" --numprocesses auto --maxprocesses 4 || failed=1; \
+	$(BIN)/python -m pytest -m "not scenario" --numprocesses 3 || failed=1; \
 	$(BIN)/python -m pytest -m scenario || failed=1; \
 	exit $$failed
 else
