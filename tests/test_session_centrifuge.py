@@ -89,7 +89,7 @@ def test_a_connect_of_wrong_types_is_as_none() -> None:
 
 
 def test_who_never_connects_is_stale() -> None:
-    home = dialect_house(open_timeout=5.0)
+    home = dialect_house(open_timeout=5.0, ping_interval=1e5)
     alice, bob = Speaker(home), connected(home, "BOB")
     home.tick(4.9)
     assert alice.hears() == []
