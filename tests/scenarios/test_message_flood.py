@@ -50,7 +50,7 @@ MESSAGES = 1000
 # Limits are high: nobody is thrown out over a moment in which the machine was elsewhere. No pings: bytes are counted.
 CONGESTED = (
     "--message-rate", "0", "--queue-bytes", str(64 * MIB), "--queue-messages", "2000",
-    "--node-queue-bytes", str(8192 * MIB), "--ping-interval", "3600",
+    "--node-queue-bytes", str(8192 * MIB), "--ping-interval", "3600", "--latency-sample", "0",
 )  # fmt: skip
 # What waits on the channel, what a read adds, what is handed out and who is behind with it: about 2 MiB. The rest is
 # what readers may be behind with on a bad day.

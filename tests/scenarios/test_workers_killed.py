@@ -127,6 +127,8 @@ async def test_new_connections_go_to_the_emptier_worker_after_a_restart() -> Non
         async with Crowd(on.server.port) as crowd:
             for _ in range(120):
                 await crowd.join("/ws/a")
+            # What a worker has is known a second later; then there is something to be uneven about.
+            await eventually(lambda: on.all_counted(120), 10, "all are counted")
             victim = (await on.workers())[0]
             os.kill(victim["pid"], signal.SIGKILL)
             await on.ready(but=[victim["pid"]])

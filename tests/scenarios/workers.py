@@ -228,6 +228,10 @@ class Crew:
     async def connections(self) -> dict[int, int]:
         return {worker["index"]: worker["connections"] for worker in await self.workers()}
 
+    async def all_counted(self, count: int) -> bool:
+        """Tell if the supervisor knows of so many connections."""
+        return sum((await self.connections()).values()) == count
+
     async def all_heard(self, members: list[Member], speaker: Speaker, within: float = 20.0) -> None:
         """Stop the speaker, and demand of every member: all numbers, once, in order, and never unrecovered."""
         speaker.is_told_to_stop = True
