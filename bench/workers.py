@@ -43,7 +43,7 @@ class Listener(asyncio.Protocol):
         if not self._is_open:
             self._is_open = b"101" in data
             return
-        # Every frame has the same size: 4 bytes of head, then the payload, which begins with the time.
+        # There are no pings, so all frames have one size: a head of 4 bytes, and a payload that begins with the time.
         data = self._rest + data
         frame = SIZE + 4
         whole = len(data) // frame * frame
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     given = parser.parse_args()
     for rate in given.rates:
-        with serving("--workers", "2", pinned=False) as (port, pid):
+        with serving("--workers", "2", "--latency-sample", "0", pinned=False) as (port, pid):
             print(uvloop.run(load(port, pid, rate, given.seconds)), flush=True)
 
 
