@@ -1,11 +1,15 @@
-"""What is heard of our own publications when channels move between shards: each once, whatever happens on the way."""
+"""What is heard of our own publications when connections end and channels move: each once, and in order."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from server.brokers.base import PLAIN, BrokerError, Published
 from server.brokers.redis import scripts
@@ -40,6 +44,7 @@ class Desk:
         self.commands = Commands()
         self.is_deaf = False
         self.regaining: set[bytes] = set()
+        self.heard = {b"p:c:{news}", b"p:c:{staying}"}
         self.publisher = Publisher(
             self.commands,  # type: ignore[arg-type]
             Names("p"),
@@ -50,6 +55,7 @@ class Desk:
             new_epoch=lambda: "epoch000",
             wall_clock=lambda: 0.0,
             is_deaf=lambda: self.is_deaf,
+            is_heard=self.heard.__contains__,
             is_regaining=self.regaining.__contains__,
             incarnation=lambda: b"",
         )
@@ -62,10 +68,16 @@ class Desk:
         _, done = self.commands.asked.pop(0)
         done(reply)
 
+    def messages(self) -> list[bytes]:
+        """Return what is asked of Redis to publish."""
+        assert all(verb == "SPUBLISH" for (verb, *_), _ in self.commands.asked)
+        return [message for (_, _, message), _ in self.commands.asked]
+
     def echo(self, place: int = 0, channel: str = "news") -> None:
         """Have Redis bring back what is asked of it."""
-        (verb, _, message), _ = self.commands.asked[place]
-        assert verb == "SPUBLISH"
+        self.bring(self.messages()[place], channel)
+
+    def bring(self, message: bytes, channel: str = "news") -> None:
         _, origin, serial, epoch, publication = decode(message)
         self.publisher.hear(channel, publication, epoch, origin, serial)
 
@@ -96,6 +108,124 @@ def test_while_a_channel_moves_its_own_are_heard_at_once_and_not_again() -> None
     assert ear.texts() == [b"2", b"1"], "what is on its way on other channels is not taken for heard"
     desk.echo(1)
     assert ear.texts() == [b"2", b"1"]
+
+
+def test_what_redis_has_taken_is_heard_before_what_is_said_when_its_commands_end() -> None:
+    ear, desk, _ = desks()
+    desk.say(b"1")
+    (taken,) = desk.messages()
+    desk.answer(1)
+    desk.commands.is_up = False
+    desk.say(b"2")
+    assert ear.texts() == [b"1", b"2"]
+    desk.bring(taken)  # the other connection lives a moment longer
+    assert ear.texts() == [b"1", b"2"]
+    assert desk.told == [Published(), AWAY]
+
+
+def test_what_redis_has_taken_and_cannot_bring_is_heard_when_we_become_deaf() -> None:
+    ear, desk, _ = desks()
+    desk.say(b"1")
+    desk.answer(1)
+    desk.say(b"2")
+    desk.publisher.hear_what_waits()
+    assert ear.texts() == [b"1", b"2"]
+    desk.answer(AWAY)
+    assert ear.texts() == [b"1", b"2"]
+
+
+def test_what_nobody_heard_when_it_was_said_is_not_heard_later() -> None:
+    ear, desk, _ = desks()
+    desk.say(b"unwanted", "elsewhere")
+    desk.answer(0)
+    desk.say(b"left behind")
+    desk.answer(1)
+    desk.publisher.forget("news")
+    desk.publisher.hear_what_waits()
+    assert ear.texts() == []
+
+
+def test_what_redis_refuses_is_not_heard() -> None:
+    ear, desk, _ = desks()
+    desk.say(b"1")
+    desk.answer(BrokerError("OOM command not allowed"))
+    desk.publisher.hear_what_waits()
+    assert ear.texts() == []
+
+
+class Redis:
+    """One Redis and the two connections to it, moved on step by step: what is sent, answered and brought."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.brought: deque[bytes] = deque()
+        self.taken = 0  # of what waits for an answer
+        self.said: list[bytes] = []
+
+    def say(self) -> None:
+        self.said.append(b"%d" % len(self.said))
+        self.desk.say(self.said[-1])
+
+    def take(self) -> None:
+        """Redis does the next command."""
+        if self.taken < len(self.desk.commands.asked):
+            message = self.desk.messages()[self.taken]
+            self.taken += 1
+            if not self.desk.is_deaf:
+                self.brought.append(message)
+
+    def answer(self) -> None:
+        if self.taken:
+            self.taken -= 1
+            self.desk.answer(1)
+
+    def bring(self) -> None:
+        if self.brought:
+            self.desk.bring(self.brought.popleft())
+
+    def end_commands(self) -> None:
+        self.desk.commands.is_up = False
+        self.taken = 0
+        while self.desk.commands.asked:
+            self.desk.answer(AWAY)
+
+    def end_hearing(self) -> None:
+        self.brought.clear()
+        self.desk.is_deaf = True
+        self.desk.publisher.hear_what_waits()
+
+    def come_back(self) -> None:
+        self.desk.commands.is_up = True
+        self.desk.is_deaf = False
+
+
+STEPS = (Redis.say, Redis.take, Redis.answer, Redis.bring, Redis.end_commands, Redis.end_hearing, Redis.come_back)
+
+
+def run(redis: Redis, steps: list[Callable[[Redis], None]]) -> None:
+    for step in steps:
+        step(redis)
+    for _ in redis.said:
+        redis.take()
+        redis.answer()
+        redis.bring()
+    redis.end_hearing()  # whatever is nowhere now was lost
+
+
+@given(st.lists(st.sampled_from(STEPS), max_size=40))
+def test_whichever_connection_ends_first_each_is_heard_once_and_in_order(steps: list[Callable[[Redis], None]]) -> None:
+    ear, desk, _ = desks()
+    redis = Redis(desk)
+    run(redis, steps)
+    assert ear.texts() == redis.said
+
+
+def test_that_law_is_broken_where_what_was_sent_is_not_remembered() -> None:
+    ear, desk, _ = desks()
+    desk.heard.clear()
+    redis = Redis(desk)
+    run(redis, [Redis.say, Redis.take, Redis.answer, Redis.end_commands, Redis.say, Redis.bring])
+    assert ear.texts() == [b"1"] != redis.said
 
 
 def test_what_was_heard_already_is_sent_on_and_not_heard_again() -> None:
@@ -162,15 +292,14 @@ def test_what_a_primary_that_hung_says_late_is_not_heard_again_where_its_replica
     ear, old, _ = desks()
     for text in (b"1", b"2"):
         old.say(text)
-    late = [message for (_, _, message), _ in old.commands.asked]
+    late = old.messages()
     old.answer(AWAY)
     old.answer(AWAY)
     assert ear.texts() == [b"1", b"2"], "heard here, as when Redis is away"
     new = Desk(ear, old.publisher._next_serial)
     new.say(b"3")
     for message in late:
-        _, origin, serial, epoch, publication = decode(message)
-        new.publisher.hear("news", publication, epoch, origin, serial)
+        new.bring(message)
     new.echo()
     assert ear.texts() == [b"1", b"2", b"3"]
 

@@ -4,8 +4,9 @@ Laws:
 - a publication without history or key is heard here exactly once: from Redis, or at once while Redis is away or we are
   deaf. `serial` tells them apart: Redis brings our own in the order in which we sent them, so that what comes with a
   serial that is not above the last one heard was heard before. (Of other nodes it was given up: it is late, and would
-  be out of order.) Serials count up for all shards together. Where one channel is deaf while it moves to another
-  shard, its own are heard at once, and remembered by their serials.
+  be out of order.) So nothing is heard at once before all that was sent earlier: what Redis has taken may be on its way
+  back, on a connection that outlives the other, or dies first. Serials count up for all shards together. Where one
+  channel is deaf while it moves to another shard, its own are heard at once, and remembered by their serials.
 - with history or key nothing is heard that Redis has not taken; what is kept is dated, for those who read it later.
 """
 
@@ -22,6 +23,7 @@ from server.brokers.redis.commands import AWAY, Commands, Redirect
 from server.brokers.redis.connection import Reply
 from server.brokers.redis.message import Kind, body, encode
 from server.brokers.redis.scripts import Names, Script, Scripts
+from server.brokers.redis.unheard import Unheard
 from server.core.history import Position
 from server.core.publication import ClientInfo, Publication
 
@@ -34,13 +36,13 @@ _PROBED: Final = Terms(Retention(1, 30.0))
 _MOST_NODES: Final = 10_000
 # Publications that were heard here before Redis may bring them.
 _MOST_AT_ONCE: Final = 10_000
-_UNHEARD: Final = object()
+_NO: Final = object()
 _IDEMPOTENCY_MS: Final = int(IDEMPOTENCY_TTL * 1000)
 
 
 class Publisher:
-    """See the module. `is_deaf` tells if Redis does not bring back what we publish; `origin` is this node's name,
-    and `serials` counts the plain publications of all its shards.
+    """See the module. `is_deaf` tells if Redis does not bring back what we publish, `is_heard` if it brings a name;
+    `origin` is this node's name, and `serials` counts the plain publications of all its shards.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Publisher:
         new_epoch: Callable[[], str],
         wall_clock: Callable[[], float],
         is_deaf: Callable[[], bool],
+        is_heard: Callable[[bytes], bool],
         is_regaining: Callable[[bytes], bool],
         incarnation: Callable[[], bytes],
     ) -> None:
@@ -67,12 +70,14 @@ class Publisher:
         self._new_epoch = new_epoch
         self._wall_clock = wall_clock
         self._is_deaf = is_deaf
+        self._is_heard = is_heard
         self._is_regaining = is_regaining
         self._next_serial = serials
         # What was sent before by another shard's publisher may still come here: a primary that hung says it late.
         self._own_heard = serials()
         self._last: dict[bytes, int] = {}  # heard of each other node
         self._heard_at_once: OrderedDict[int, None] = OrderedDict()
+        self._unheard = Unheard()
         self._congested: set[str] = set()
         self.probe_name, *self._probe_keys = names.probe(origin.hex())
 
@@ -115,29 +120,32 @@ class Publisher:
         self._commands.ask((self._scripts.verb, self._names.channel(channel), message), done)
 
     def _publish_plain(self, channel: str, publication: Publication, done: Done[Published]) -> None:
-        serial = self._next_serial()
-        was_heard = False
+        serial, name = self._next_serial(), self._names.channel(channel)
+        plain = _Plain(self, channel, publication, serial, done)
         if self._is_deaf() or not self._commands.is_up:
-            self.hear_own(channel, publication, serial)
-            was_heard = True
-        elif self._is_regaining(self._names.channel(channel)):
+            plain.hear()
+        elif self._is_regaining(name):
             self._expect_heard(serial)
             self._hand_on(channel, publication, "")
-            was_heard = True
-        self._send_plain(channel, publication, serial, _Plain(self, channel, publication, serial, done, was_heard))
+            plain.was_heard = True
+        elif self._is_heard(name):
+            self._unheard.add(serial, plain)
+        self._send_plain(plain)
 
     def publish_heard(self, channel: str, publication: Publication, done: Done[Published]) -> None:
         """Publish a plain publication that was heard here already."""
         serial = self._next_serial()
         self._expect_heard(serial)
-        self._send_plain(channel, publication, serial, _Plain(self, channel, publication, serial, done, True))
+        plain = _Plain(self, channel, publication, serial, done)
+        plain.was_heard = True
+        self._send_plain(plain)
 
-    def _send_plain(self, channel: str, publication: Publication, serial: int, waiting: _Plain) -> None:
+    def _send_plain(self, plain: _Plain) -> None:
         if not self._commands.is_up:
-            waiting(AWAY)
+            plain(AWAY)
             return
-        message = encode(Kind.PUBLICATION, self._origin, serial, publication)
-        self._commands.ask((self._scripts.verb, self._names.channel(channel), message), waiting)
+        message = encode(Kind.PUBLICATION, self._origin, plain.serial, plain.publication)
+        self._commands.ask((self._scripts.verb, self._names.channel(plain.channel), message), plain)
 
     def _publish_once(self, channel: str, publication: Publication, key: str, done: Done[Published]) -> None:
         def answer(reply: Reply | BrokerError) -> None:
@@ -210,7 +218,8 @@ class Publisher:
             if serial <= self._own_heard:
                 return
             self._own_heard = serial
-            if self._heard_at_once.pop(serial, _UNHEARD) is None:
+            self._unheard.brought(serial)
+            if self._heard_at_once.pop(serial, _NO) is None:
                 return
         elif serial <= self._last.get(origin, 0):
             return  # a Redis that hung does late what its publisher has given up
@@ -221,7 +230,8 @@ class Publisher:
         self._hand_on(channel, publication, epoch)
 
     def hear_own(self, channel: str, publication: Publication, serial: int) -> None:
-        """Hear a plain publication of our own that Redis may not bring; only the first time."""
+        """Hear a plain publication of our own that Redis may not bring, after all that was sent before; only once."""
+        self._unheard.hear(before=serial.__gt__)
         if serial > self._own_heard:
             self._own_heard = serial
             self._hand_on(channel, publication, "")
@@ -237,10 +247,16 @@ class Publisher:
         for waiting in list(self._commands.answers()):
             if isinstance(waiting, _Plain):
                 waiting.hear()
+        self._unheard.hear()
+
+    def refused(self, serial: int) -> None:
+        """Know that Redis has not taken a plain publication, and will not bring it."""
+        self._unheard.refused(serial)
 
     def forget(self, channel: str) -> None:
         """Know that nobody hears a channel any more."""
         self._congested.discard(channel)
+        self._unheard.leave(channel)
 
     def _hand_on(self, channel: str, publication: Publication, epoch: str) -> None:
         if not self._ear.hear(channel, publication, epoch):
@@ -252,41 +268,41 @@ class Publisher:
 class _Plain:
     """A publication without history on its way: whatever becomes of it, it is heard here, and once."""
 
-    __slots__ = ("_channel", "_done", "_publication", "_publisher", "_serial", "_was_heard")
+    __slots__ = ("_done", "_publisher", "channel", "publication", "serial", "was_heard")
 
     def __init__(
-        self,
-        publisher: Publisher,
-        channel: str,
-        publication: Publication,
-        serial: int,
-        done: Done[Published],
-        was_heard: bool,
+        self, publisher: Publisher, channel: str, publication: Publication, serial: int, done: Done[Published]
     ) -> None:
         self._publisher = publisher
-        self._channel = channel
-        self._publication = publication
-        self._serial = serial
+        self.channel = channel
+        self.publication = publication
+        self.serial = serial
         self._done = done
-        self._was_heard = was_heard
+        self.was_heard = False  # otherwise than from Redis
+
+    @property
+    def size(self) -> int:
+        return len(self.publication.payload)
 
     def __call__(self, reply: Reply | BrokerError) -> None:
         if not isinstance(reply, BrokerError):
-            self._done(self._publisher.good(self._channel))
+            self._done(self._publisher.good(self.channel))
             return
         if reply is AWAY:
             self.hear()
-        elif self._was_heard and isinstance(reply, Redirect):
-            reply.instead = self._publish_heard
+        else:
+            self._publisher.refused(self.serial)
+            if self.was_heard and isinstance(reply, Redirect):
+                reply.instead = self._publish_heard
         self._done(reply)
 
     def hear(self) -> None:
-        if not self._was_heard:
-            self._was_heard = True
-            self._publisher.hear_own(self._channel, self._publication, self._serial)
+        if not self.was_heard:
+            self.was_heard = True
+            self._publisher.hear_own(self.channel, self.publication, self.serial)
 
     def _publish_heard(self, shard: _Publishes, done: Done[Published]) -> None:
-        shard.publisher.publish_heard(self._channel, self._publication, done)
+        shard.publisher.publish_heard(self.channel, self.publication, done)
 
 
 class _Publishes(Protocol):

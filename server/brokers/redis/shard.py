@@ -116,6 +116,7 @@ class Shard:
             new_epoch=new_epoch,
             wall_clock=wall_clock,
             is_deaf=lambda: not self.subscriber.is_hearing,
+            is_heard=self.subscriber.is_heard,
             is_regaining=self.subscriber.is_regaining,
             incarnation=partial(cluster.trusted, self) if cluster is not None else lambda: self.lineage,
         )

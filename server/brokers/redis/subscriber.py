@@ -132,6 +132,10 @@ class Subscriber:
         """Return the channels that are wanted."""
         return [channel for name, channel in self._channels.items() if name not in self._leaving]
 
+    def is_heard(self, name: bytes) -> bool:
+        """Tell if a name is wanted, and Redis brings what is said there."""
+        return name in self._confirmed and name not in self._leaving
+
     # What its owner calls
 
     def subscribe(self, name: bytes, channel: str, done: Done[None]) -> None:
