@@ -112,8 +112,8 @@ def test_a_part_is_as_many_as_there_is_room_for() -> None:
     ears = [enter(main) for _ in range(5)]
     say(main, b"a")
     flush = Flush(main, 0.0)
-    assert flush.take_part(2 * WRITE + 7, some_gather=False)[1:] == (ears[:2], 2 * WRITE)
-    assert flush.take_part(100 * WRITE, some_gather=False)[1:] == (ears[2:], 3 * WRITE)
+    assert flush.take_part(2 * WRITE + 7)[1:] == (ears[:2], 2 * WRITE)
+    assert flush.take_part(100 * WRITE)[1:] == (ears[2:], 3 * WRITE)
     assert flush.is_through
 
 
@@ -124,9 +124,9 @@ def test_gathering_takes_less_room_than_writing() -> None:
         ear.gather()
     say(main, b"a")
     flush = Flush(main, 0.0)
-    assert flush.take_part(WRITE, some_gather=True)[1:] == (ears[:1], WRITE)
-    assert flush.take_part(WRITE, some_gather=True)[1:] == (ears[1:4], 3 * GATHER)
-    assert flush.take_part(100 * WRITE, some_gather=True)[1:] == (ears[4:], 2 * WRITE)
+    assert flush.take_part(WRITE)[1:] == (ears[:1], WRITE)
+    assert flush.take_part(WRITE)[1:] == (ears[1:4], 3 * GATHER)
+    assert flush.take_part(100 * WRITE)[1:] == (ears[4:], 2 * WRITE)
 
 
 def test_a_part_is_of_one_leg() -> None:
@@ -135,6 +135,6 @@ def test_a_part_is_of_one_leg() -> None:
     old, late = enter(main), enter(main, skips_pending=True)
     say(main, b"b")
     flush = Flush(main, 0.0)
-    main_part, rest_part = (flush.take_part(100 * WRITE, some_gather=False) for _ in range(2))
+    main_part, rest_part = (flush.take_part(100 * WRITE) for _ in range(2))
     assert (main_part[0].wire, main_part[1]) == (b"ab", [old])
     assert (rest_part[0].wire, rest_part[1]) == (b"b", [late])

@@ -384,6 +384,37 @@ def test_durations_are_measured_by_the_clock() -> None:
     assert (counters.publish_to_write.sum, counters.publish_to_write.count) == (7.0 + 6.0, 2)
 
 
+def test_what_is_gathered_is_written_when_the_last_who_had_gathered_it_is() -> None:
+    home = house(fanout_slice=2)
+    clients = [Listener(home, "a", "b") for _ in range(3)]
+    ear = Ear(home, "b")
+    counters = home.counters
+    publish_on_all(home, "a")
+    home.clock.advance(1.0)
+    home.loop.turn()
+    assert [bool(client.outbox.messages) for client in clients] == [False, False, True]
+    assert counters.publish_to_write.count == 0
+    publish_on_all(home, "b")
+    home.clock.advance(2.0)
+    home.loop.turn()
+    assert len(ear.writes) == 1
+    assert (counters.publish_to_write.count, counters.publish_to_write.sum) == (1, 3.0)
+    home.clock.advance(4.0)
+    home.loop.settle()
+    assert (counters.publish_to_write.count, counters.publish_to_write.sum) == (2, 3.0 + 6.0)
+    assert (counters.fanout_duration.count, counters.fanout_duration.sum) == (2, 2.0 + 4.0)
+
+
+def test_what_fits_a_turn_is_with_all_who_gather_it_after_that_turn() -> None:
+    home = house(fanout_slice=20)
+    channels = [f"channel {number}" for number in range(20)]
+    clients = [Listener(home, *channels) for _ in range(16)]
+    publish_on_all(home, *channels)
+    home.loop.turn()
+    assert home.counters.sent == home.counters.offered == 20 * 16
+    assert all(len(client.writes) == 1 for client in clients)
+
+
 def test_a_channel_says_what_it_is() -> None:
     home = house()
     ear = Ear(home)

@@ -175,16 +175,14 @@ class Model:
             self.relieved += 1
 
     def turn(self) -> None:
-        room = 8.0 * self.slice  # in appends, of which eight cost what a write costs
+        room = 16.0 * self.slice  # in appends, of which sixteen cost what a write costs
         for _ in range(len(self.line)):
-            if room >= 8:
+            if room >= 16:
                 room -= self.advance(self.line.pop(0), room)
-        drained = 0
-        while self.dirty and drained < self.slice:
-            client = self.dirty.pop(0)
+        due, self.dirty = self.dirty[: self.slice], self.dirty[self.slice :]
+        for client in due:
             client.is_dirty = False
             if client.queue and not client.lags:
-                drained += 1
                 self.drain(client)
         self.act_on_lag()
 
@@ -203,18 +201,19 @@ class Model:
         if not channel.flushing:
             self.begin(channel)
         spent = 0
-        while channel.legs and room - spent >= 8:
+        while channel.legs and room - spent >= 16:
             [leg, *others] = channel.legs
             part: list[tuple[ModelEar, list[Message]]] = []
             for ear, messages in leg:
                 is_here = ear.client.ears.get(name) is ear
-                spent += 1 if is_here and ear.client.gathers else 8
+                spent += 1 if is_here and ear.client.gathers else 16
                 if spent > room:
-                    spent -= 1 if is_here and ear.client.gathers else 8
+                    spent -= 1 if is_here and ear.client.gathers else 16
                     break
                 part.append((ear, messages))
             channel.legs = [leg[len(part) :], *others] if len(part) < len(leg) else others
-            for ear, messages in part:
+            # First those who gather.
+            for ear, messages in sorted(part, key=lambda one: one[0].client.lags or not one[0].client.gathers):
                 if ear.client.ears.get(name) is ear:
                     self.offer(ear, messages)
             self.act_on_lag([ear.client for ear, _ in part])
@@ -224,7 +223,7 @@ class Model:
             self.line.append(name)
         else:
             self.finish(name, channel)
-        return max(8, spent)
+        return max(16, spent)
 
     def act_on_lag(self, offered: Sequence[ModelClient] = ()) -> None:
         self.keep_the_budget()
@@ -909,13 +908,26 @@ def drains_all_at_once(patch: pytest.MonkeyPatch) -> None:
 
 
 def limits_who_keeps_up(patch: pytest.MonkeyPatch) -> None:
-    def offer(outbox: Outbox, batch: Batch) -> None:
-        outbox.offer(batch)
-        if not outbox.is_dirty:
-            outbox.is_dirty = True
-            outbox._backlog.dirty.append(outbox)
+    def offer(backlog: Backlog, outboxes: Sequence[Outbox], batch: Batch) -> None:
+        for outbox in outboxes:
+            outbox.offer(batch)
+            backlog.offers -= 1
+            backlog.dirty[outbox] = None
 
-    patch.setattr(Outbox, "gather", offer)
+    patch.setattr(Backlog, "gather", offer)
+
+
+def leaves_what_was_gathered_behind_what_comes_later(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Outbox, "_settle", lambda outbox: None)
+
+
+def forgets_who_has_gathered_already(patch: pytest.MonkeyPatch) -> None:
+    gather = Backlog.gather
+
+    def only_once(backlog: Backlog, outboxes: Sequence[Outbox], batch: Batch) -> None:
+        gather(backlog, [outbox for outbox in outboxes if not outbox.gathered], batch)
+
+    patch.setattr(Backlog, "gather", only_once)
 
 
 def overtakes_what_was_gathered(patch: pytest.MonkeyPatch) -> None:
@@ -1084,6 +1096,8 @@ BUGS: Final[tuple[Patch, ...]] = (
     never_drains,
     drains_all_at_once,
     limits_who_keeps_up,
+    leaves_what_was_gathered_behind_what_comes_later,
+    forgets_who_has_gathered_already,
     overtakes_what_was_gathered,
     budgets_what_was_gathered,
     thinks_an_append_as_dear_as_a_write,

@@ -19,7 +19,7 @@ class Ear:
         self.written: list[bytes] = []
         self.reported: list[str] = []
         self.channel = Channel("news", MAIN.terms, WriteFaults(self.reported.append))
-        self.outbox, _, _ = outbox()
+        self.outbox, self.backlog, _ = outbox()
         self.write = self.written.append
         self.subscription = Subscription(self.channel, self.outbox, self.write)
 
@@ -80,7 +80,7 @@ def test_while_it_gathers_the_way_is_the_outbox_past_the_policy() -> None:
         assert ear.channel.gatherers == 1
     ear.channel.batch = batch(*[b"a"] * 9)
     ear.subscription.send_text(b"a" * 9)
-    assert (ear.written, ear.outbox.messages, ear.outbox.is_dirty) == ([], 9, True)
+    assert (ear.written, ear.outbox.messages, list(ear.backlog.dirty)) == ([], 9, [ear.outbox])
 
 
 def test_a_pause_is_a_pause_whatever_the_mode_and_ends_in_the_mode_that_was_set_last() -> None:

@@ -7,14 +7,14 @@ is spared. Knows outboxes, not sockets: it says who must go, the edge closes.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from server.core.counters import Counters, Drop
 from server.core.policies import POLICIES, SPARING
 
 if TYPE_CHECKING:
+    from server.core.batch import Batch
     from server.core.channel import Channel
     from server.core.outbox import Outbox
 
@@ -39,14 +39,31 @@ class Backlog:
         self.evictions: list[tuple[Outbox, str]] = []
         # Whose stream of which channel a policy has broken off; a dict, so that each is told once, and in order.
         self.gaps: dict[tuple[Outbox, Channel], None] = {}
-        # Who keeps up and has gathered something in this turn, in that order.
-        self.dirty: deque[Outbox] = deque()
+        # Who keeps up and has gathered something that is not written yet, in that order: a dict, to add many at once.
+        self.dirty: dict[Outbox, None] = {}
         self._counters = counters
         self._on_observed = on_observed
 
     def sent(self, messages: int, size: int) -> None:
         self._counters.sent += messages
         self._counters.bytes_sent += size
+
+    def written(self, messages: int, size: int) -> None:
+        """Note that so much was taken out, and is sent."""
+        self.messages -= messages
+        self.bytes -= size
+        self.sent(messages, size)
+
+    def gather(self, outboxes: Sequence[Outbox], batch: Batch) -> None:
+        """Put a batch into these outboxes, of clients that keep up, and have the hub drain them.
+
+        This is done for each delivery to a client on several channels: no call for each.
+        """
+        for outbox in outboxes:
+            outbox.gathered.append(batch)
+        self.messages += len(batch) * len(outboxes)
+        self.bytes += len(batch.wire) * len(outboxes)
+        self.dirty.update(dict.fromkeys(outboxes))
 
     def drop(self, reason: Drop, messages: int) -> None:
         self._counters.dropped[reason] += messages

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_BATCH_BYTES: Final = 256 * 1024
 
 # What handing a batch to one client costs of a turn's room: a write is a system call, gathering an append.
-WRITE: Final = 8
+WRITE: Final = 16
 GATHER: Final = 1
 
 
@@ -132,10 +132,12 @@ Leg = tuple[Batch, list["Subscription"]]
 class Flush:
     """One batch on its way to the subscribers that there were when it began."""
 
-    __slots__ = ("_legs", "_position", "batch", "departures", "is_partial", "started")
+    __slots__ = ("_legs", "_position", "batch", "channel", "departures", "is_gathered", "is_partial", "started")
 
     def __init__(self, channel: Channel, started: float) -> None:
+        self.channel = channel
         self.batch = channel.take_batch()
+        self.is_gathered = False  # some have it in their outboxes when the flush is through, to be drained
         self.is_partial = bool(channel.frames)  # the rest has waited its time, and goes with the next turn
         self.departures = channel.departures
         self.started = started
@@ -146,11 +148,14 @@ class Flush:
     def is_through(self) -> bool:
         return not self._legs
 
-    def take_part(self, room: int, *, some_gather: bool) -> tuple[Batch, list[Subscription], int]:
+    def take_part(self, room: int) -> tuple[Batch, list[Subscription], int]:
         """Remove those whose turn it is; return what they get, who they are, and the room that they took.
 
         `room` is at least WRITE, so that there is always somebody.
         """
+        channel = self.channel
+        some_gather = channel.gatherers > 0
+        all_gather = channel.gatherers == len(channel.subscriptions) and channel.departures == self.departures
         batch, targets = self._legs[0]
         start = self._position
         part = targets
@@ -158,7 +163,7 @@ class Flush:
         if start or len(part) > most:
             part = part[start : start + most]
         if some_gather:
-            count, cost = _reach(part, room)
+            count, cost = (len(part), len(part) * GATHER) if all_gather else _reach(part, room)
             if count < len(part):
                 part = part[:count]
         else:

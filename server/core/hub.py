@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from server.core.backlog import Backlog
@@ -76,6 +77,9 @@ class Hub:
         self._batch_floor = 0.0
         self._ready: deque[Channel] = deque()
         self._turn_asked = False
+        self._drained = 0  # how many that had gathered were let go, written to or not
+        # Flushes whose batch is with some who gather, and how many must be let go before it is with nobody any more.
+        self._unwritten: deque[tuple[int, Flush]] = deque()
 
     def subscribe(
         self, key: Hashable, outbox: Outbox, write: Write, terms: ChannelTerms, *, skips_pending: bool = False
@@ -191,9 +195,9 @@ class Hub:
         left = room
         try:
             while left >= WRITE and not flush.is_through:
-                batch, part, cost = flush.take_part(left, some_gather=channel.gatherers > 0)
+                batch, part, cost = flush.take_part(left)
                 left -= cost
-                self._hand_out(channel, batch, part, some_left=channel.departures != flush.departures)
+                self._hand_out(flush, batch, part)
         finally:
             # Whatever happened: a channel that is not asked for again would be silent for ever.
             if flush.is_through:
@@ -202,19 +206,26 @@ class Hub:
                 self._ready.append(channel)
         return max(room - left, WRITE)
 
-    def _hand_out(self, channel: Channel, batch: Batch, part: list[Subscription], *, some_left: bool) -> None:
-        backlog, counters = self.backlog, self.counters
+    def _hand_out(self, flush: Flush, batch: Batch, part: list[Subscription]) -> None:
+        channel, backlog, counters = flush.channel, self.backlog, self.counters
         clients = len(part)
-        if some_left:
+        if channel.departures != flush.departures:
             # Since the flush began: broadcast() passes over them, and they were offered nothing.
             clients = sum(1 for subscription in part if subscription.state is OPEN)
         offers, faults = backlog.offers, self._faults.count
+        gathered = 0
+        if channel.gatherers:
+            gathering = [each.outbox for each in part if each.gathers and not each.lags]
+            gathered = len(gathering)
+            backlog.gather(gathering, batch)
+            flush.is_gathered |= gathered > 0
+            part = [] if gathered == len(part) else [each for each in part if each.lags or not each.gathers]
         channel.batch = batch
         self._fan_out(part, batch.wire)
         channel.batch = None
         faulty = self._faults.count - faults
-        # Whoever neither was offered the batch nor failed to take it was written to.
-        written = clients - (backlog.offers - offers) - faulty
+        # Whoever neither gathers, nor was offered the batch, nor failed to take it was written to.
+        written = clients - gathered - (backlog.offers - offers) - faulty
         counters.offered += clients * len(batch)
         counters.sent += written * len(batch)
         counters.bytes_sent += written * len(batch.wire)
@@ -236,23 +247,23 @@ class Hub:
     def _drain_gathered(self) -> None:
         """Write what has been gathered, for at most `fanout_slice` clients, the longest waiting first."""
         dirty, laggards = self.backlog.dirty, self.backlog.laggards
-        drained = 0
-        while dirty and drained < self._slice:
-            outbox = dirty.popleft()
-            outbox.is_dirty = False
+        if not dirty:
+            return
+        for outbox in list(islice(dirty, self._slice)):
+            del dirty[outbox]
+            self._drained += 1
             # Who has left or has come to lag meanwhile is no longer the hub's to drain.
-            if outbox.messages and outbox not in laggards:
-                drained += 1
+            if not outbox.is_empty and outbox not in laggards:
                 self._drain(outbox.owner)
-        if drained:
-            self._act_on_lag()
+        self._act_on_lag()
+        while self._unwritten and self._unwritten[0][0] <= self._drained:
+            self._observe(self._unwritten.popleft()[1])
 
     def _finish(self, channel: Channel, flush: Flush) -> None:
-        now, counters = self._clock(), self.counters
-        counters.fanout_duration.observe(now - flush.started)
-        counters.batch_messages.observe(len(flush.batch))
-        for accepted in flush.batch.accepted:
-            counters.publish_to_write.observe(now - accepted)
+        if flush.is_gathered:
+            self._unwritten.append((self._drained + len(self.backlog.dirty), flush))
+        else:
+            self._observe(flush)
         channel.flush = None
         if channel.on_relief and channel.pending_bytes < CONGESTION_BYTES:
             callbacks, channel.on_relief = channel.on_relief, []
@@ -265,6 +276,14 @@ class Hub:
         else:
             channel.waiting = False
             self._forget_if_idle(channel)
+
+    def _observe(self, flush: Flush) -> None:
+        """Count a flush whose last client was written to."""
+        now, counters = self._clock(), self.counters
+        counters.fanout_duration.observe(now - flush.started)
+        counters.batch_messages.observe(len(flush.batch))
+        for accepted in flush.batch.accepted:
+            counters.publish_to_write.observe(now - accepted)
 
     def _forget_if_idle(self, channel: Channel) -> None:
         if channel.is_idle:

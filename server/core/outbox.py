@@ -3,6 +3,7 @@
 Laws:
 - ``messages`` and ``bytes`` are what the entries hold; entries leave in the order in which they came; every message
   that enters the node's backlog leaves it as sent or as dropped, once.
+- what a client has gathered is younger than its entries, and becomes entries before anything else is done with it.
 - limits hold for all that waits under the same `LagLimits` object, after every `offer`, when they are enforced. What
   `gather` takes is for a client that keeps up: no policy looks at it until the client lags and is offered more.
 - batches are shared between all clients: an outbox holds ranges of them, never copies.
@@ -12,6 +13,7 @@ The policies themselves are next door, in ``policies``. Knows nothing of sockets
 
 from __future__ import annotations
 
+import builtins
 from collections import deque
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -58,36 +60,51 @@ class Outbox:
     """A queue of what one client has not taken yet; empty and tiny while the client keeps up."""
 
     __slots__ = (
-        "_backlog", "_entries", "_lag", "_shares", "bytes", "is_dirty", "lost", "messages", "observed", "overflowed",
-        "owner",
+        "_backlog", "_bytes", "_entries", "_lag", "_messages", "_shares", "gathered", "lost", "observed",
+        "overflowed", "owner",
     )  # fmt: skip
 
     def __init__(self, owner: object, backlog: Backlog) -> None:
         self.owner = owner
-        self.messages = 0
-        self.bytes = 0
         self.overflowed = False  # the policy has asked for the client's disconnection
         self.observed = False  # the policy would have acted in this spell of lagging
-        self.is_dirty = False  # it has gathered, and the hub knows that it is to be drained
         self.lost: Loss | None = None  # what was discarded at the end, for whoever asks why the client left
         self._backlog = backlog
         # A deque weighs 760 bytes; nine clients in ten never lag. None when nothing waits.
         self._entries: deque[Entry] | None = None
+        self._messages = self._bytes = 0  # of the entries
+        # What a client on several channels has gathered since it was last written to: `Backlog.gather` adds to it.
+        self.gathered: list[Batch] = []
         # The limits of all that waits; None when nothing does, or when there are several: then each has its share.
         self._lag: LagLimits | None = None
         self._shares: list[_Share] | None = None
 
     @property
+    def is_empty(self) -> bool:
+        return self._entries is None and not self.gathered
+
+    @property
+    def messages(self) -> int:
+        gathered = self.gathered
+        return self._messages + sum(map(len, gathered)) if gathered else self._messages
+
+    @property
+    def bytes(self) -> int:
+        gathered = self.gathered
+        return self._bytes + sum(len(batch.wire) for batch in gathered) if gathered else self._bytes
+
+    @property
     def oldest(self) -> float | None:
         """When the oldest waiting message was published; None when nothing waits."""
         if self._entries is None:
-            return None
+            return self.gathered[0].accepted[0] if self.gathered else None
         entry = self._entries[0]
         return entry.batch.accepted[entry.start]
 
     def offer(self, batch: Batch) -> None:
         """Queue what the limits admit of a batch; the policy decides about the rest."""
         self._backlog.offers += 1
+        self._settle()
         if self.overflowed:
             self._backlog.drop(Drop.DISCONNECTED, len(batch))
         elif batch.lag.enforce:
@@ -102,29 +119,22 @@ class Outbox:
         backlog.offers += 1
         if self.overflowed:
             backlog.drop(Drop.DISCONNECTED, len(batch))
-            return
-        entries = self._entries
-        if self._shares is None and (entries is None or batch.lag is self._lag):
-            # What `push` does, without its calls: this is done for each delivery to a client on several channels.
-            messages, size = len(batch.frames), len(batch.wire)
-            if entries is None:
-                entries = self._entries = deque()
-                self._lag = batch.lag
-            entries.append(Entry(batch, 0, messages))
-            self.messages += messages
-            self.bytes += size
-            backlog.messages += messages
-            backlog.bytes += size
         else:
-            self.push(batch)
-        if not self.is_dirty:
-            self.is_dirty = True
-            backlog.dirty.append(self)
+            backlog.gather((self,), batch)
 
-    def take(self, most: int) -> bytes:
+    def take(self, most: int) -> builtins.bytes:
         """Remove the oldest entries, about `most` bytes but at least one entry, and return them joined, as sent."""
-        assert self._entries, "nothing waits: ask `messages` first"
-        if self.bytes <= most:
+        gathered = self.gathered
+        if self._entries is None:
+            assert gathered, "nothing waits: ask `is_empty` first"
+            wire = gathered[0].wire if len(gathered) == 1 else b"".join([batch.wire for batch in gathered])
+            if len(wire) <= most:
+                self._backlog.written(sum(map(len, gathered)), len(wire))
+                self.gathered = []
+                return wire
+        self._settle()
+        assert self._entries
+        if self._bytes <= most:
             return self._take_all()
         parts = []
         size = messages = 0
@@ -140,6 +150,7 @@ class Outbox:
 
     def discard(self, reason: Drop) -> None:
         """Drop all that waits, for `reason`. Idempotent."""
+        self._settle()
         if self._entries is None:
             return
         oldest = self.oldest
@@ -150,6 +161,7 @@ class Outbox:
 
     def discard_channel(self, channel: Channel, reason: Drop) -> None:
         """Drop what waits from one channel, for `reason`. Idempotent."""
+        self._settle()
         staying: deque[Entry] = deque()
         for entry in self._entries or ():
             if entry.batch.channel is channel:
@@ -161,7 +173,7 @@ class Outbox:
 
     def catch_up(self) -> None:
         """Note that the client keeps up again: the next spell of lagging is a new one."""
-        assert not self.messages, "a client that keeps up has taken all"
+        assert self.is_empty, "a client that keeps up has taken all"
         self.observed = False
 
     # For the policies
@@ -246,12 +258,23 @@ class Outbox:
         self.discard(Drop.DISCONNECTED)
         self._backlog.evictions.append((self, "queue full"))
 
-    def _take_all(self) -> bytes:
+    def _settle(self) -> None:
+        """Make entries of what has gathered."""
+        gathered = self.gathered
+        if gathered:
+            self.gathered = []
+            for batch in gathered:
+                self._backlog.messages -= len(batch)
+                self._backlog.bytes -= len(batch.wire)
+                self.push(batch)
+
+    def _take_all(self) -> builtins.bytes:
         entries = self._entries
         assert entries is not None
-        messages, size = self.messages, self.bytes
-        self._clear()
-        self._backlog.sent(messages, size)
+        messages, size = self._messages, self._bytes
+        self._forget()
+        self._messages = self._bytes = 0
+        self._backlog.written(messages, size)
         return entries[0].wire() if len(entries) == 1 else b"".join([entry.wire() for entry in entries])
 
     def _observe(self, lag: LagLimits) -> None:
@@ -264,15 +287,15 @@ class Outbox:
         """Count by limits from now on: what comes is under `lag`, and something else waits already."""
         if self._shares is None:
             assert self._lag is not None
-            self._shares = [_Share(self._lag, self.messages, self.bytes)]
+            self._shares = [_Share(self._lag, self._messages, self._bytes)]
             self._lag = None
         if all(share.lag is not lag for share in self._shares):
             self._shares.append(_Share(lag, 0, 0))
 
     def _count(self, lag: LagLimits, messages: int, size: int) -> None:
         backlog = self._backlog
-        self.messages += messages
-        self.bytes += size
+        self._messages += messages
+        self._bytes += size
         backlog.messages += messages
         backlog.bytes += size
         if self._shares is not None:
@@ -280,7 +303,7 @@ class Outbox:
                 if share.lag is lag:
                     share.messages += messages
                     share.bytes += size
-        if not self.messages:
+        if not self._messages:
             self._forget()
 
     def _drop(self, lag: LagLimits, reason: Drop, messages: int, size: int) -> None:
@@ -288,9 +311,9 @@ class Outbox:
         self._backlog.drop(reason, messages)
 
     def _clear(self) -> None:
-        self._backlog.messages -= self.messages
-        self._backlog.bytes -= self.bytes
-        self.messages = self.bytes = 0
+        self._backlog.messages -= self._messages
+        self._backlog.bytes -= self._bytes
+        self._messages = self._bytes = 0
         self._forget()
 
     def _forget(self) -> None:

@@ -2,7 +2,8 @@
 
 While the client keeps up, ``send_text`` *is* the transport's bound ``write``: nothing of ours runs per delivery. While
 it lags, ``send_text`` is `offer`, and the outbox decides. A client on several channels gathers: what comes while it
-keeps up goes to its outbox, past the policies, and out in one write at the end of the turn. Laws:
+keeps up goes to its outbox, past the policies, and out in one write at the end of the turn: the hub puts it there for
+all who gather at once, and broadcast() has the others. Laws:
 
 - ``state`` leaves OPEN the moment a close frame goes out or comes in: no data after Close.
 - ``protocol`` is readable for ever: broadcast() reads it outside its ``try``. After the end it is `_GONE`, not the
@@ -70,7 +71,7 @@ class Subscription:
         self.lags = False
         self.gathers = False
         # A client that has gathered, or is leaving another channel, still has something to take first.
-        self.send_text: Write = self.collect if outbox.messages else write
+        self.send_text: Write = write if outbox.is_empty else self.collect
         self._write: Write = write
 
     @staticmethod
@@ -90,7 +91,7 @@ class Subscription:
     def collect(self, wire: bytes) -> None:
         """Put the batch that is being handed out into the outbox for the rest of this turn."""
         outbox = self.outbox
-        if self.gathers or outbox.messages:
+        if self.gathers or not outbox.is_empty:
             batch = self.channel.batch
             assert batch is not None, "only a flush hands out, and a flush has a batch"
             outbox.gather(batch)
@@ -124,7 +125,7 @@ class Subscription:
         if self.state is OPEN and self.gathers:
             self.gathers = False
             self.channel.gatherers -= 1
-            if not self.lags and not self.outbox.messages:
+            if not self.lags and self.outbox.is_empty:
                 self.send_text = self._write
 
     def close(self) -> None:

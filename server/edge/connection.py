@@ -441,7 +441,7 @@ class Connection(asyncio.Protocol):
         if session is None or not self.is_open or self._finishing is not None:
             return
         self.flush()
-        if session.outbox is None or not session.outbox.messages:
+        if session.outbox is None or session.outbox.is_empty:
             self.close(code, reason)
         else:
             self._finishing = Cause(code, reason)

@@ -158,5 +158,5 @@ def _writes_through(subscription: Subscription) -> bool:
         subscription.state is OPEN
         and not subscription.lags
         and not subscription.gathers
-        and not subscription.outbox.messages
+        and subscription.outbox.is_empty
     )

@@ -78,7 +78,7 @@ class Outlet:
 
     def drain(self, outbox: Outbox) -> bool:
         """Write what waits in the outbox until it is empty (true) or the socket takes no more (false)."""
-        while outbox.messages and not self.is_full:
+        while not outbox.is_empty and not self.is_full:
             self._transport.write(outbox.take(DRAIN_BYTES))
         return not self.is_full
 

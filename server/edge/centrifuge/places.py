@@ -299,7 +299,7 @@ class Places:
         if len(seated) > 1:
             for subscription in seated:
                 subscription.gather()
-        elif seated and not self.session.outbox.messages:
+        elif seated and self.session.outbox.is_empty:
             seated[0].write_through()
 
 

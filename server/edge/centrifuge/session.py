@@ -254,7 +254,7 @@ class CentrifugeSession:
         self._state = State.CONNECTED
         self.service.registry.enter(self)
         self.last_until(self.identity.expires)
-        if self.outbox.messages:  # heard while the broker was asked for other channels
+        if not self.outbox.is_empty:  # heard while the broker was asked for other channels
             self._speak()
             self._connection.flush()
         if not self._connection.paused:
