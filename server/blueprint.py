@@ -108,6 +108,7 @@ def namespaces(settings: Settings) -> Namespaces:
             anonymous=namespace.anonymous,
             read_history=namespace.read_history,
             read_presence=namespace.read_presence,
+            allow_recovery=namespace.allow_recovery,
             lag=shared.setdefault(lag, lag),
             batch_delay=namespace.batch_delay_seconds,
             retention=Retention(namespace.history_size, namespace.history_ttl),

@@ -221,7 +221,7 @@ def test_what_was_good_once_has_expired(kind: Kind, token: str) -> None:
 @of_both_kinds
 @pytest.mark.parametrize(
     "claims",
-    [{"iss": "them"}, {"aud": "others"}, {"nbf": FUTURE}, {"iat": FUTURE}, {"info": 1}, {"sub": 7}, {"exp": "1"}],
+    [{"iss": "them"}, {"aud": "others"}, {"nbf": FUTURE}, {"iat": FUTURE}, {"b64info": 1}, {"sub": 7}, {"exp": "1"}],
     ids=str,
 )
 def test_only_what_is_good_otherwise_is_called_expired(kind: Kind, claims: dict[str, Any]) -> None:

@@ -197,6 +197,9 @@ async def test_presence_comings_and_goings_are_one_for_all(town: Town) -> None:
     await one.settle()
     assert await one.ask(one.broker.presence, "news") == {"a1": ANNA, "b1": BEN}
     assert await two.ask(two.broker.presence_stats, "news") == Attendance(2, 2)
+    changed = ANNA._replace(chan_info=b'{"mood":"new"}')
+    await one.ask(one.broker.add_presence, "news", changed)
+    assert await two.ask(two.broker.presence, "news") == {"a1": changed, "b1": BEN}
     one.broker.publish_leave("news", ANNA)
     one.broker.remove_presence("news", ANNA)
     await one.settle()

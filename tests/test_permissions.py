@@ -46,10 +46,11 @@ def test_a_channel_is_open_by_its_rules_or_by_a_grant(
     [
         ("ann", "#ann", (), True),
         ("ann", "#bob", (), False),
-        ("ann", "#bob", ("#bob",), False),
+        ("ann", "#bob", ("#bob",), True),
+        ("ann", "#bob", ("#bo", "bob", "#carol"), False),
         ("ann", "#", (), False),
         ("", "#", (), False),
-        ("", "#", ("#",), False),
+        ("", "#ann", ("#ann",), True),
         ("", "#ann", (), False),
         ("ann", "#ann ", (), False),
         ("ann", "#Ann", (), False),
@@ -58,7 +59,7 @@ def test_a_channel_is_open_by_its_rules_or_by_a_grant(
         ("ann", "a#bob", (), True),
     ],
 )
-def test_a_personal_channel_is_for_the_one_it_names(
+def test_a_personal_channel_is_for_the_one_it_names_and_for_whom_a_grant_opens_it(
     user: str, channel: str, granted: tuple[str, ...], may: bool
 ) -> None:
     assert Permissions(NAMESPACES, personal_channels=True).may_subscribe(user, channel, granted) is may

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -15,7 +16,7 @@ from server.dialects.centrifuge import codes
 from server.edge.claims import Grant, Identity, Overrides
 from server.edge.credentials import Expired, Refused
 from server.edge.signatures import MAX_TOKEN
-from server.node.namespaces import ChannelOptions
+from server.node.namespaces import ChannelOptions, RecoveryMode
 from tests.forgeries import FUTURE, expired_hmac, forged_hmac, signed
 from tests.house import House
 from tests.speaker import (
@@ -116,14 +117,20 @@ def test_a_forged_subscription_token_opens_nothing(token: str) -> None:
     assert home.hub.subscriptions == 0
 
 
-@pytest.mark.parametrize(
-    "claims", [{"sub": "bob"}, {"channel": "other"}, {"channel": None}], ids=["user", "channel", "no channel"]
-)
-def test_the_token_of_another_opens_nothing(claims: dict[str, Any]) -> None:
+@pytest.mark.parametrize("claims", [{"sub": "bob"}, {"sub": ""}, {"channel": "other"}], ids=str)
+def test_who_shows_the_token_of_another_has_to_go(claims: dict[str, Any]) -> None:
     home = jwt_house()
     ann = connected(home, token=signed({"sub": "ann", "exp": FUTURE}))
-    assert ann.asks(subscribe("shut", token=signed(CLAIMS | claims))) == [error(2, *DENIED)]
-    assert ann.asks(subscribe("shut", token=signed({"sub": "ann", "exp": FUTURE}))) == [error(2, *DENIED)]
+    ann.subscribes("open")
+    assert ann.ends(subscribe("shut", token=signed(CLAIMS | claims))) == (3500, "invalid token")
+    ann.goes()
+    quiet(home)
+
+
+def test_a_connection_token_is_none_for_a_channel() -> None:
+    ann = connected(jwt_house(namespaces=SHUT), token=signed({"sub": "ann", "exp": FUTURE}))
+    for claims in ({"sub": "ann", "exp": FUTURE}, CLAIMS | {"channel": None}):
+        assert ann.asks(subscribe("shut", token=signed(claims))) == [error(2, *DENIED)]
 
 
 @pytest.mark.parametrize("token", expired_hmac(CLAIMS).values(), ids=expired_hmac(CLAIMS).keys())
@@ -181,6 +188,148 @@ def test_overrides() -> None:
     ]
     ghost.goes()
     assert watcher.hears() == []
+
+
+def test_what_a_token_shows_may_be_json_of_any_kind() -> None:
+    home = jwt_house(options=ChannelOptions(subscribe=False, presence=True))
+    ann = connected(home, token=signed({"sub": "ann", "exp": FUTURE, "info": "Ann"}))
+    token = signed(CLAIMS | {"info": [4], "data": "hello", "expire_at": 0})
+    assert ann.subscribes("shut", token=token) == {"data": "hello"}
+    (line,) = ann.asks('{"id":3,"presence":{"channel":"shut"}}')
+    who = {"user": "ann", "client": "ME", "conn_info": "Ann", "chan_info": [4]}
+    assert orjson.loads(line)["presence"]["presence"] == {"ME": who}
+
+
+@pytest.mark.parametrize("way", ["subscription token", "connection token", "server API"])
+def test_a_personal_channel_is_open_to_whom_the_application_lets_in(way: str) -> None:
+    home = jwt_house(personal_channels=True)
+    claims: dict[str, Any] = {"sub": "bob", "exp": FUTURE}
+    if way == "connection token":
+        bob = connected(home, "BOB", token=signed(claims | {"channels": ["#ann"]}))
+        # However it comes there.
+        bob.asks('{"id":3,"unsubscribe":{"channel":"#ann"}}')
+        assert bob.subscribes("#ann") == {}
+    else:
+        bob = connected(home, "BOB", token=signed(claims))
+        assert bob.asks(subscribe("#ann")) == [error(2, *DENIED)]
+    if way == "subscription token":
+        assert bob.subscribes("#ann", token=signed(claims | {"channel": "#ann", "expire_at": 0})) == {}
+    elif way == "server API":
+        assert bob.session.enter("#ann") is None
+        bob.hears()
+    say(home, "#ann", b"1")
+    assert bob.hears() == [published("#ann", "1")]
+    eve = connected(home, "EVE", token=signed({"sub": "eve", "exp": FUTURE}))
+    assert eve.asks(subscribe("#ann")) == [error(2, *DENIED)]
+
+
+# What is not to be had by asking is not to be had by subscribing
+
+
+HALL: Final = ChannelOptions(join_leave=True, presence=True, read_presence=False)
+
+
+def test_who_may_not_ask_who_is_there_is_not_told_who_comes_and_goes() -> None:
+    home = dialect_house(options=HALL)
+    watcher, guest = connected(home, "WATCHER"), connected(home, "GUEST")
+    assert watcher.subscribes("hall", join_leave=True) == {}
+    assert guest.session.enter("hall") is None
+    assert guest.hears() == ['{"push":{"channel":"hall","subscribe":{}}}']
+    guest.goes()
+    assert watcher.hears() == []
+
+
+def test_but_the_application_may_have_it_told() -> None:
+    home = jwt_house(options=HALL)
+    forced = {"override": {"force_push_join_leave": {"value": True}}}
+    ann = connected(home, "ANN", token=signed({"sub": "ann", "exp": FUTURE}))
+    assert ann.asks(subscribe("shut", token=signed(CLAIMS | forced | {"expire_at": 0}))) == [
+        '{"id":2,"subscribe":{}}',
+        '{"push":{"channel":"shut","join":{"info":{"user":"ann","client":"ANN"}}}}',
+    ]
+    bob = Speaker(home, "BOB")
+    reply, own = bob.asks(connect(signed({"sub": "bob", "exp": FUTURE, "subs": {"shut": forced}})))
+    assert reply.startswith('{"id":1,"connect"')
+    push = '{"push":{"channel":"shut","%s":{"info":{"user":"bob","client":"BOB"}}}}'
+    assert own == push % "join"
+    bob.goes()
+    assert ann.hears() == [push % "join", push % "leave"]
+
+
+def test_whom_the_server_puts_there_it_may_leave_untold() -> None:
+    home = jwt_house(options=ChannelOptions(join_leave=True))
+    untold = {"override": {"force_push_join_leave": {"value": False}}}
+    ann = Speaker(home, "ANN")
+    assert len(ann.asks(connect(signed({"sub": "ann", "exp": FUTURE, "subs": {"hall": untold}})))) == 1
+    # Who asks for it itself, and may, gets it anyhow.
+    bob = connected(home, "BOB", token=signed({"sub": "bob", "exp": FUTURE}))
+    token = signed({"sub": "bob", "channel": "hall", "exp": FUTURE} | untold)
+    assert len(bob.asks(subscribe("hall", join_leave=True, token=token))) == 2
+    bob.goes()
+    assert ann.hears() == []
+
+
+def test_a_token_may_have_one_seen_to_come_where_nobody_else_is() -> None:
+    home = jwt_house()
+    override = {"join_leave": {"value": True}, "presence": {"value": True}}
+    star, fan = {"override": override}, {"override": {"force_push_join_leave": {"value": True}}}
+    ann = connected(home, "ANN", token=signed({"sub": "ann", "exp": FUTURE, "subs": {"stage": fan}}))
+    nobody = connected(home, "NOBODY", token=signed({"exp": FUTURE}))
+    nobody.subscribes("stage", join_leave=True)
+    bob = connected(home, "BOB", token=signed({"sub": "bob", "exp": FUTURE, "subs": {"stage": star}}))
+    seen = '{"push":{"channel":"stage","%s":{"info":{"user":"bob","client":"BOB"}}}}'
+    assert ann.hears() == [seen % "join"]
+    present: list[object] = []
+    home.node.broker.presence("stage", lambda answer: present.extend(answer))  # type: ignore[arg-type]
+    assert present == ["BOB"]
+    bob.goes()
+    assert ann.hears() == [seen % "leave"]
+    assert nobody.hears() == [], "it asked where there is nothing to ask for"
+
+
+KEPT_FROM_READERS: Final = ChannelOptions(retention=Retention(10, 300.0), read_history=False)
+FROM_THE_START: Final[list[dict[str, Any]]] = [{}, {"epoch": "EPOCH"}, {"epoch": "EPOCH", "offset": 1}]
+
+
+@pytest.mark.parametrize("place", FROM_THE_START, ids=str)
+@pytest.mark.parametrize("mode", list(RecoveryMode))
+def test_who_may_not_read_the_history_does_not_recover_from_it(place: dict[str, Any], mode: RecoveryMode) -> None:
+    home = jwt_house(options=replace(KEPT_FROM_READERS, recovery_mode=mode))
+    say(home, "news", b"1", b"2")
+    ann = connected(home, "ANN", token=signed({"sub": "ann", "exp": FUTURE}))
+    told = {"epoch": "EPOCH", "offset": 2, "positioned": True, "was_recovering": True}
+    assert ann.subscribes("news", recover=True, **place) == told
+    # Nor where its token puts it.
+    bob = Speaker(home, "BOB")
+    (line,) = bob.asks(
+        connect(signed({"sub": "bob", "exp": FUTURE, "channels": ["news"]}), subs={"news": {"recover": True, **place}})
+    )
+    assert orjson.loads(line)["connect"]["subs"] == {"news": told}
+    # It has its place all the same: a gap is declared.
+    home.node.invalidate(home.node.audiences["news"])
+    assert ann.hears() == ['{"push":{"channel":"news","unsubscribe":{"code":2500,"reason":"insufficient state"}}}']
+
+
+@pytest.mark.parametrize("way", ["namespace", "subscription token", "connection token"])
+def test_but_where_that_is_wanted_it_recovers(way: str) -> None:
+    home = jwt_house(options=replace(KEPT_FROM_READERS, allow_recovery=way == "namespace"))
+    say(home, "news", b"1", b"2")
+    place = {"recover": True, "epoch": "EPOCH", "offset": 1}
+    forced = {"override": {"force_recovery": {"value": True}}}
+    claims = {"sub": "ann", "exp": FUTURE}
+    if way == "connection token":
+        ann = Speaker(home)
+        (line,) = ann.asks(connect(signed(claims | {"subs": {"news": forced}}), subs={"news": place}))
+        answer = orjson.loads(line)["connect"]["subs"]["news"]
+    else:
+        ann = connected(home, token=signed(claims))
+        token = signed(claims | {"channel": "news", "expire_at": 0} | forced) if way == "subscription token" else ""
+        answer = ann.subscribes("news", token=token, **place)
+    assert answer == {
+        "recoverable": True, "epoch": "EPOCH", "publications": [{"data": 2, "offset": 2}], "recovered": True,
+        "offset": 1, "positioned": True, "was_recovering": True,
+    }  # fmt: skip
+    assert ann.asks('{"id":5,"history":{"channel":"news"}}') == [error(5, *DENIED)]
 
 
 # Those who watch

@@ -365,6 +365,11 @@ async def test_presence_is_who_was_added_and_not_removed_on_any_node(pair: tuple
     everyone = {info.client: info for info in (ANN, *others)}
     assert await a.ask(a.broker.presence, "news") == everyone
     assert await b.ask(b.broker.presence_stats, "news") == Attendance(clients=4, users=2)
+    # What is said of one anew takes the place of what was said.
+    changed = others[0]._replace(conn_info=b'{"mood":"new"}')
+    await b.ask(b.broker.add_presence, "news", changed)
+    assert await a.ask(a.broker.presence, "news") == everyone | {changed.client: changed}
+    assert await a.ask(a.broker.presence_stats, "news") == Attendance(clients=4, users=2)
     b.broker.remove_presence("news", others[0])
     b.broker.remove_presence("news", others[0])
     a.broker.remove_presence("news", ANN)

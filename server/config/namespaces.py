@@ -27,8 +27,17 @@ class Namespace(BaseModel):
     publish: bool = option(True, "access", "Clients may publish; if not, they only listen.")
     subscribe: bool = option(True, "access", "Clients may subscribe without a token that opens the channel.")
     anonymous: bool = option(True, "access", "Clients without a user may subscribe, too.")
-    read_history: bool = option(True, "access", "Subscribers may ask for the history.")
-    read_presence: bool = option(True, "access", "Subscribers may ask who is on the channel.")
+    read_history: bool = option(
+        True, "access", "Whoever may subscribe may read the history, and recover from it what was missed."
+    )
+    allow_recovery: bool = option(
+        False,
+        "access",
+        "Clients may recover what they missed where they may not read the history (from any position that they name).",
+    )
+    read_presence: bool = option(
+        True, "access", "Whoever may subscribe may ask who is on the channel, and be told who comes and goes."
+    )
 
     queue_messages: int = option(256, "backpressure", "Publications that may wait for one client.", low=1)
     queue_bytes: int = option(1048576, "backpressure", "Bytes that may wait for one client.", unit="bytes", low=1)

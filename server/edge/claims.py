@@ -5,7 +5,7 @@ Laws:
   section 4); a claim of the dialect that is null is not there.
 - a token is for a connection or for one subscription, never both: the claim ``channel`` makes the difference (RFC 8725,
   section 3.12).
-- what other clients get to see (`info`, `data`) is a JSON object on one line, fit to be embedded as it is.
+- what clients get to see (`info`, `data`) is JSON on one line, of any kind, fit to be embedded as it is.
 
 The claims are those of Centrifugo (centrifugal.dev, "Client JWT authentication" and "Channel JWT authorization"). The
 length of a token bounds them all. Knows neither keys nor clocks.
@@ -33,12 +33,20 @@ class WrongClaim(ValueError):
     """A claim is not what it should be. The text quotes nothing of the token."""
 
 
+class ForAnother(WrongClaim):
+    """A subscription token is another user's, or for another channel."""
+
+
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """Where one subscription differs from the options of its channel; None leaves an option as it is."""
+    """Where one subscription differs from the options of its channel; None leaves an option as it is.
+
+    `join_leave` is for being told of, `push_joins` for being told.
+    """
 
     presence: bool | None = None
     join_leave: bool | None = None
+    push_joins: bool | None = None
     position: bool | None = None
     recover: bool | None = None
 
@@ -50,8 +58,7 @@ NO_OVERRIDES: Final = Overrides()
 class ServerSubscription:
     """How a client is put on a channel by its own token.
 
-    `info` is shown to the others on the channel: a JSON object, or empty. `data` is told to the client itself: a JSON
-    object, or None.
+    `info` is shown to the others on the channel: JSON, or empty. `data` is told to the client itself: JSON, or None.
     """
 
     info: bytes = b""
@@ -66,8 +73,8 @@ NO_SUBSCRIPTIONS: Final[Mapping[str, ServerSubscription]] = MappingProxyType({})
 class Identity:
     """A client that was let in: its name ("" when anonymous), and when its connection ends (Unix time, or None).
 
-    `info` is a JSON object that others may see, or empty. `meta` is a JSON object (a dict) that no client may see, or
-    None. The client is put on `channels`, and on those of `subs` in their own way.
+    `info` is JSON that others may see, or empty. `meta` is a JSON object (a dict) that no client may see, or None. The
+    client is put on `channels`, and on those of `subs` in their own way.
     """
 
     user: str = ""
@@ -108,12 +115,14 @@ def read_identity(claims: Claims, max_channel_length: int) -> Identity:
 
 
 def read_grant(claims: Claims, *, channel: str, user: str) -> Grant:
-    """Read the claims of a subscription token that `user` shows for `channel`. Raises WrongClaim."""
+    """Read the claims of a subscription token that `user` shows for `channel`. Raises WrongClaim, or ForAnother."""
     # A connection token has no such claim, and so is none of these.
-    if claims.get("channel") != channel:
-        raise WrongClaim("channel: is another, or missing")
+    if not _typed(claims, "channel", str):
+        raise WrongClaim("channel: is missing")
+    if claims["channel"] != channel:
+        raise ForAnother("channel: is another")
     if _user(claims) != user:
-        raise WrongClaim("sub: is another user")
+        raise ForAnother("sub: is another user")
     return Grant(_ends(claims), _shown(claims, "info") or b"", _shown(claims, "data"), _overrides(claims))
 
 
@@ -179,6 +188,7 @@ def _overrides(options: Claims) -> Overrides:
     return Overrides(
         presence=_flag(override, "presence"),
         join_leave=_flag(override, "join_leave"),
+        push_joins=_flag(override, "force_push_join_leave"),
         position=_flag(override, "force_positioning"),
         recover=_flag(override, "force_recovery"),
     )
@@ -197,16 +207,16 @@ def _channel(name: object, longest: int) -> str:
 
 
 def _shown(options: Claims, name: str) -> bytes | None:
-    """Read a JSON object that clients get to see, if there is one: ``b64NAME``, its text in base64, or ``NAME``."""
-    plain, encoded = _typed(options, name, dict), _typed(options, f"b64{name}", str)
+    """Read the JSON that clients get to see, if there is any: ``b64NAME``, its text in base64, or ``NAME``."""
+    plain, encoded = options.get(name), _typed(options, f"b64{name}", str)
     if not encoded:
         return None if plain is None else _written(plain)
     try:
         text = b64decode(encoded, validate=True)
     except ValueError:
         raise WrongClaim(f"b64{name}: is no base64") from None
-    if text.lstrip()[:1] != b"{" or not is_json(text):
-        raise WrongClaim(f"b64{name}: is no JSON object, or too deep")
+    if not is_json(text):
+        raise WrongClaim(f"b64{name}: is no JSON, or too deep")
     return without_newlines(text)
 
 
@@ -217,8 +227,8 @@ def _meta(claims: Claims) -> object:
     return meta
 
 
-def _written(value: dict[str, Any]) -> bytes:
-    """Write an object as JSON. Raises WrongClaim for what only Python's reader takes for JSON, and for what is deep."""
+def _written(value: object) -> bytes:
+    """Write a claim as JSON. Raises WrongClaim for what only Python's reader takes for JSON, and for what is deep."""
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     except (ValueError, RecursionError):

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from server.edge.claims import (
+    ForAnother,
     Grant,
     Identity,
     Overrides,
@@ -30,6 +31,7 @@ __all__ = [
     "MAX_TOKEN",
     "Credentials",
     "Expired",
+    "Foreign",
     "Grant",
     "Identity",
     "JsonWebTokens",
@@ -55,6 +57,10 @@ class Expired(Refused):
     """The credentials were good, and have expired: the client should get new ones."""
 
 
+class Foreign(Refused):
+    """The subscription token is another user's, or for another channel: no client comes by one unless by mistake."""
+
+
 class Credentials(Protocol):
     """Whatever can tell who a token belongs to."""
 
@@ -66,7 +72,7 @@ class SubscriptionTokens(Protocol):
     """Whatever can tell what a subscription token allows."""
 
     def check(self, token: str, *, channel: str, user: str) -> Grant:
-        """Return what `token` allows `user` ("" when anonymous) on `channel`; raise Refused, or Expired."""
+        """Return what `token` allows `user` ("" when anonymous) on `channel`; raise Refused, Expired or Foreign."""
 
 
 class NoCredentials:
@@ -156,9 +162,10 @@ def _refusing() -> Iterator[None]:
     """Turn what is wrong with a token into the one sentence for that."""
     try:
         yield
-    except (BadToken, WrongClaim):
+    except (BadToken, WrongClaim) as wrong:
         # Not from it: its traceback would have the token in its frames.
-        raise Refused("The token is not valid.") from None
+        kind = Foreign if isinstance(wrong, ForAnother) else Refused
+        raise kind("The token is not valid.") from None
 
 
 def _check_time(claims: Mapping[str, Any]) -> None:

@@ -25,7 +25,8 @@ class ChannelOptions:
     """What holds on a channel.
 
     `subscribe` opens it to every client that was let in (and `anonymous` to those without a user among them); `publish`
-    lets clients speak on it, `read_history` and `read_presence` ask about it. `batch_delay` is in seconds.
+    lets clients speak on it, `read_history` and `read_presence` ask about it; `allow_recovery` lets those who may not
+    read the history recover from it all the same. `batch_delay` is in seconds.
     """
 
     publish: bool = True
@@ -33,6 +34,7 @@ class ChannelOptions:
     anonymous: bool = True
     read_history: bool = True
     read_presence: bool = True
+    allow_recovery: bool = False
     lag: LagLimits = field(default_factory=LagLimits)
     batch_delay: float = 0.0
     retention: Retention = field(default_factory=Retention)
@@ -50,6 +52,11 @@ class ChannelOptions:
     def is_positioned(self) -> bool:
         """Tell if subscribers know their place in the stream, and can recover."""
         return self.retention.keeps
+
+    @property
+    def shows_joins(self) -> bool:
+        """Tell if clients may be told who comes and goes: only where they may ask who is there."""
+        return self.join_leave and self.read_presence
 
     @property
     def loses_in_silence(self) -> bool:

@@ -1,7 +1,7 @@
 """Who may hear a channel, which whoever speaks on it or asks about it must. Pure: a user, a channel, its rules.
 
-Laws: a personal channel is for the user that it names, whatever else opens it. A grant (the connection token's list)
-opens a channel that is otherwise closed.
+Laws: a grant (the connection token's list) opens any channel, for it is the application that signs it. Without one a
+personal channel is for the user that it names, however open or closed its namespace is.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Permissions:
 
     def may_subscribe(self, user: str, channel: str, granted: Container[str] = ()) -> bool:
         """Tell if a client may hear a channel without a token for it; `granted` are those that its own token opens."""
-        if self.personal_channels and channel.startswith(PERSONAL):
-            return bool(user) and channel == personal_channel(user)
         if channel in granted:
             return True
+        if self.personal_channels and channel.startswith(PERSONAL):
+            return bool(user) and channel == personal_channel(user)
         options = self.namespaces.of(channel)
         return options.subscribe and (options.anonymous or bool(user))

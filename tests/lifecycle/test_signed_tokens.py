@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jwt
 import pytest
@@ -113,6 +114,24 @@ def test_audience_and_issuer() -> None:
         assert statuses(iss="us") == {401}
         assert statuses(aud="chat", iss="them") == {401}
         assert statuses(aud="chat") == {401}
+
+
+def test_a_raw_channel_is_open_to_whom_its_rules_or_a_token_let_in() -> None:
+    namespaces = json.dumps({"closed": {"subscribe": False}})
+    options = ("--auth", "jwt", "--jwt-secret", SECRET, "--personal-channels")
+    with serve(*options, env={"STENTOR_NAMESPACES": namespaces}) as server:
+
+        def status(channel: str, user: str = "bob", **more: Any) -> int:
+            token = jwt.encode(claims(**more) | {"sub": user}, SECRET)
+            return ask(server.port, request(f"/ws/{quote(channel)}", bearer(token))).status
+
+        for channel, owner in (("#alice", "alice"), ("closed:a", None)):
+            assert status(channel) == 403
+            assert status(channel, channels=[channel + "b"]) == 403
+            assert status(channel, channels=[channel]) == 101
+            assert status(channel, subs={channel: {}}) == 101
+            if owner is not None:
+                assert status(channel, owner) == 101
 
 
 @pytest.mark.parametrize("path", ["/ws", "/echo"])

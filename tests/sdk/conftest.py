@@ -13,7 +13,7 @@ from tests.sdk.clients import Sdk
 from tests.sdk.site import Site, open_site
 
 PROGRAMS: Final = {"python": programs.python, "node": programs.node, "browser": programs.browser}
-SDKS: Final = ("python", "python protobuf", "node", "node protobuf", "browser")
+SDKS: Final = ("python", "python protobuf", "node", "node protobuf", "browser", "browser protobuf")
 
 
 @pytest.fixture(scope="package")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.sdk.clients import Sdk, SdkError
+from tests.sdk.line import Line
 from tests.sdk.site import Site
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -56,6 +57,34 @@ async def test_tokens_are_refreshed_while_connected(sdk: Sdk, site: Site) -> Non
     assert (len(ann.heard("connected")), len(ann.heard("subscribed"))) == (1, 2)
 
 
+async def test_a_new_token_with_other_channels_takes_its_user_there(sdk: Sdk, site: Site) -> None:
+    old, new = site.channel("closed"), site.channel("closed")
+    ann = await sdk.connect(
+        site, "ann", tokens=[site.token("ann", SOON, channels=[old]), *[site.token("ann", channels=[new])] * 2]
+    )
+    await ann.hears("subscribed", channel=old)
+    assert (await ann.hears("connecting", code=3010))["reason"] == "insufficient state"
+    await ann.hears("subscribed", channel=new)
+    site.publish(old, "not any more")
+    site.publish(new, "here now")
+    assert (await ann.hears("publication"))["data"] == "here now"
+    assert ann.heard("publication", channel=old) == []
+    assert len(ann.heard("connected")) == 2
+
+
+async def test_a_new_token_shows_its_user_anew(sdk: Sdk, site: Site) -> None:
+    channel = site.channel("chat")
+    tokens = [site.token("ann", SOON, info={"mood": "old"}), site.token("ann", info="quite new")]
+    ann = await sdk.connect(site, "ann", tokens=tokens)
+    await ann.subscribe(channel)
+    for info in ({"mood": "old"}, "quite new"):
+        # What the server said to the new token comes before its answers to these.
+        await ann.hears("token wanted")
+        (person,) = (await ann.ask("presence", channel=channel)).values()
+        assert person["conn_info"] == info
+    assert len(ann.heard("connected")) == 1
+
+
 async def test_a_token_opens_a_closed_channel_to_its_user(sdk: Sdk, site: Site) -> None:
     channel = site.channel("closed")
     ann = await sdk.connect(site, "ann")
@@ -66,17 +95,39 @@ async def test_a_token_opens_a_closed_channel_to_its_user(sdk: Sdk, site: Site) 
     assert said["info"]["chan_info"] == {"role": "host"}
 
 
-@pytest.mark.parametrize("token", ["none", "another user's", "another channel's"])
+@pytest.mark.parametrize("token", ["none", "forged"])
 async def test_a_closed_channel_stays_closed(sdk: Sdk, site: Site, token: str) -> None:
     channel = site.channel("closed")
-    keys = {
-        "none": "",
-        "another user's": site.token("bob", channel=channel),
-        "another channel's": site.token("ann", channel=channel + "0"),
-    }
+    key = site.token("ann", channel=channel)[:-4] + "AAAA"
     ann = await sdk.connect(site, "ann")
-    await ann.ask("subscribe", channel=channel, token=keys[token])
+    await ann.ask("subscribe", channel=channel, token=key if token == "forged" else "")
     assert (await ann.hears("unsubscribed", channel=channel))["code"] == 103
+
+
+@pytest.mark.parametrize("token", ["another user's", "another channel's"])
+async def test_who_shows_the_token_of_another_is_sent_away(sdk: Sdk, site: Site, token: str) -> None:
+    channel = site.channel("closed")
+    user, named = ("bob", channel) if token == "another user's" else ("ann", channel + "0")
+    ann = await sdk.connect(site, "ann")
+    await ann.ask("subscribe", channel=channel, token=site.token(user, channel=named))
+    assert (await ann.hears("disconnected"))["code"] == 3500
+    assert ann.heard("subscribed") == []
+
+
+async def test_where_the_history_is_not_to_be_read_nothing_is_recovered(sdk: Sdk, site: Site) -> None:
+    mute = site.channel("mute")
+    site.publish(mute, "before")
+    async with Line(site.server.port) as line:
+        ann = await sdk.connect(site, "ann", through=line)
+        await ann.subscribe(mute, join_leave=True)
+        line.cut()
+        await ann.hears("subscribing", channel=mute, code=1)
+        site.publish(mute, "meanwhile")
+        line.mend()
+        assert (await ann.hears("subscribed", channel=mute))["recovered"] is False
+        site.publish(mute, "and on")
+        assert await ann.hears_publications(mute, 1) == ["and on"]
+    assert ann.heard("join", "leave") == []
 
 
 async def test_what_a_channel_does_not_allow_is_refused(sdk: Sdk, site: Site) -> None:

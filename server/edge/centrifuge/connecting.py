@@ -57,7 +57,13 @@ class Arrival:
             if session.is_over:  # the broker is away, and the client was told
                 return
             resumed = self._command.subs.get(channel)
-            fault = session.places.enter(channel, self._entered, resumed=resumed, given=given)
+            fault = session.places.enter(
+                channel,
+                self._entered,
+                resumed=resumed,
+                given=given,
+                is_by_identity=channel in session.identity.granted,
+            )
             if fault is not None:
                 # The token names what is no channel: it is as bad as a forged one.
                 session.end(codes.DISCONNECT_INVALID_TOKEN)

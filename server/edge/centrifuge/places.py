@@ -5,6 +5,9 @@ Laws:
 - whatever way a client leaves a channel, it is off the hub before it is told, and others see it leave once.
 - a client on one channel is written to directly; on several, a turn of the event loop is one write.
 - a client that leaves a channel on its way there gets to the end of the way first: it cannot come twice at once.
+- what a client may not ask for it does not get by subscribing either: who comes and goes where it may not ask who is
+  there (`read_presence`), what it missed where it may not read the history (`read_history`); unless the application,
+  which signs the token, or the namespace (`allow_recovery`) wants it so.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from server.core.publication import ClientInfo
 from server.core.subscription import Subscription
 from server.dialects.centrifuge import codes, commands
 from server.dialects.centrifuge.replies import Subscribed, SubscribeResult
-from server.edge.credentials import Expired, Grant, Refused, ServerSubscription
+from server.edge.credentials import Expired, Foreign, Grant, Identity, Refused, ServerSubscription
 from server.node.audience import Reading
 from server.node.node import Seat, Unrecovered, Wish
 
@@ -36,8 +39,8 @@ class Place:
     """A client on a channel, or on its way there: then it has no subscription yet."""
 
     __slots__ = (
-        "chan_info", "channel", "data", "expires", "has_left", "is_server_side", "options", "places", "reading",
-        "shows_joins", "shows_presence", "subscription",
+        "chan_info", "channel", "data", "expires", "has_left", "is_by_identity", "is_server_side", "may_recover",
+        "options", "places", "reading", "shows_joins", "shows_presence", "subscription",
     )  # fmt: skip
 
     def __init__(self, places: Places, channel: str, reading: Reading, *, is_server_side: bool) -> None:
@@ -46,8 +49,10 @@ class Place:
         self.options = options = places.service.node.namespaces.of(channel)
         self.shows_presence = options.presence
         self.shows_joins = options.join_leave
+        self.may_recover = options.read_history or options.allow_recovery
         self.reading = reading
         self.is_server_side = is_server_side
+        self.is_by_identity = False  # nothing but the connection token opens the channel, or has put the client there
         self.subscription: Subscription | None = None
         self.has_left = False  # before it was there
         self.chan_info = b""
@@ -62,6 +67,11 @@ class Place:
             self.shows_presence = overrides.presence
         if overrides.join_leave is not None:
             self.shows_joins = overrides.join_leave
+        if overrides.recover:
+            self.may_recover = True
+        # What a client has asked for itself, and may, no token takes from it.
+        if overrides.push_joins or (overrides.push_joins is False and self.is_server_side):
+            self.reading = self.reading._replace(joins=overrides.push_joins)
 
     @property
     def info(self) -> ClientInfo:
@@ -106,10 +116,12 @@ class Places:
 
     # Coming
 
-    def subscribe(self, command: commands.Subscribe, entered: Entered) -> codes.Error | None:
+    def subscribe(self, command: commands.Subscribe, entered: Entered) -> codes.Error | codes.Disconnect | None:
         """Take the client to a channel because it asks; return why not, or call `entered` once it is there."""
         channel = command.channel
-        fault = self._fault(channel) or (codes.ERROR_NOT_AVAILABLE if command.type else None)
+        fault: codes.Error | codes.Disconnect | None = self._fault(channel)
+        if fault is None and command.type:
+            fault = codes.ERROR_NOT_AVAILABLE
         if fault is None and command.filtered:
             fault = codes.ERROR_BAD_REQUEST
         if fault is not None:
@@ -118,7 +130,7 @@ class Places:
         reading = Reading(
             self.session.codec.name,
             delta=command.delta == FOSSIL and options.delta and not options.loses_in_silence,
-            joins=command.join_leave and options.join_leave,
+            joins=command.join_leave and options.shows_joins,
         )
         place = Place(self, channel, reading, is_server_side=False)
         fault = self._present(place, command.token)
@@ -134,15 +146,17 @@ class Places:
         resumed: commands.Subscribe | None = None,
         given: ServerSubscription = PLAIN,
         expires: float | None = None,
+        is_by_identity: bool = False,
     ) -> codes.Error | None:
         """Put the client on a channel because the server wants so; `resumed` says where the client was before."""
         fault = self._fault(channel)
         if fault is not None:
             return fault
         options = self.service.node.namespaces.of(channel)
-        place = Place(self, channel, Reading(self.session.codec.name, joins=options.join_leave), is_server_side=True)
+        place = Place(self, channel, Reading(self.session.codec.name, joins=options.shows_joins), is_server_side=True)
         place.allow(given)
         place.expires = expires
+        place.is_by_identity = is_by_identity
         self._enter(place, resumed or commands.Subscribe(channel), entered)
         return None
 
@@ -157,14 +171,17 @@ class Places:
             return codes.ERROR_LIMIT_EXCEEDED
         return None
 
-    def _present(self, place: Place, token: str) -> codes.Error | None:
-        """Check what opens the channel to the client: a token for it, or the rules."""
+    def _present(self, place: Place, token: str) -> codes.Error | codes.Disconnect | None:
+        """Check what opens the channel to the client: a token for it, the rules, or its connection token."""
         if not token:
+            place.is_by_identity = not self.service.permissions.may_subscribe(self.session.user, place.channel)
             return None if self.may_hear(place.channel) else codes.ERROR_PERMISSION_DENIED
         try:
             grant = self.service.subscription_tokens.check(token, channel=place.channel, user=self.session.user)
         except Expired:
             return codes.ERROR_TOKEN_EXPIRED
+        except Foreign:
+            return codes.DISCONNECT_INVALID_TOKEN
         except Refused:
             return codes.ERROR_PERMISSION_DENIED
         place.allow(grant)
@@ -178,7 +195,7 @@ class Places:
             place.reading,
             self.session.outbox,
             self.session.write,
-            since=command.position if command.recover else None,
+            since=command.position if command.recover and place.may_recover else None,
             most_bytes=place.options.lag.bytes,
             needs_recovery=command.recover and command.reject_unrecovered,
         )
@@ -226,6 +243,19 @@ class Places:
             service.expiring.pop(place, None)
         else:
             service.expiring[place] = service.deadline(expires)
+
+    def suit(self, identity: Identity) -> bool:
+        """Tell if the client is on every channel that `identity` names, and on none that only another one opened."""
+        granted, here = identity.granted, [place for place in self if not place.has_left]
+        return granted <= {place.channel for place in here} and all(
+            place.channel in granted for place in here if place.is_by_identity
+        )
+
+    def show_anew(self, *places: Place) -> None:
+        """Say on `places` (none: on all) what is now to be seen of the client there."""
+        for place in places or self:
+            if place.shows_presence and place.subscription is not None:
+                self.service.node.broker.add_presence(place.channel, place.info, _ignore)
 
     # Leaving
 
@@ -308,7 +338,7 @@ def _result(place: Place, command: commands.Subscribe, seat: Seat, ttl: Callable
     is_positioned = place.options.is_positioned
     has_recovered = recovery is not None and recovery.recovered
     return SubscribeResult(
-        recoverable=is_positioned,
+        recoverable=is_positioned and place.may_recover,
         positioned=is_positioned,
         epoch=top.epoch if is_positioned else "",
         offset=_offset(command.position, top, has_recovered=has_recovered) if is_positioned else 0,

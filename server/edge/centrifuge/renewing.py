@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from server.dialects.centrifuge import codes, commands
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
 
 
 def refresh(session: CentrifugeSession, id: int, command: commands.Refresh) -> None:
-    """Let the connection last as long as its new token says; a bad one ends it."""
+    """Let the connection last as long as its new token says; a bad one ends it.
+
+    So does one that puts the client on other channels: it comes back, and is put there. What others see of the client
+    (`info`) is what the new token says, if it says anything.
+    """
     service = session.service
     try:
         identity = service.credentials.check(command.token or None)
@@ -27,17 +32,29 @@ def refresh(session: CentrifugeSession, id: int, command: commands.Refresh) -> N
     if identity.user != session.user:
         session.end(codes.DISCONNECT_INVALID_TOKEN)
         return
-    session.identity = identity
+    if not session.places.suit(identity):
+        session.end(codes.DISCONNECT_INSUFFICIENT_STATE)
+        return
+    known = session.identity.info
+    session.identity = identity if identity.info else replace(identity, info=known)
+    if session.identity.info != known:
+        session.places.show_anew()
     session.last_until(identity.expires)
     session.reply(id, RefreshResult(session.client, service.version, *service.expiry(identity.expires)))
 
 
 def sub_refresh(session: CentrifugeSession, id: int, command: commands.SubRefresh) -> None:
-    """Let a subscription last as long as its new token says; with a bad one it stays as it is."""
+    """Let a subscription last as long as its new token says, with the `info` that it says.
+
+    A bad token ends the connection, as Centrifugo does it.
+    """
     service, places = session.service, session.places
     place = places.get(command.channel)
     if place is None or command.type:
         session.reply(id, codes.ERROR_NOT_AVAILABLE if command.type else codes.ERROR_PERMISSION_DENIED)
+        return
+    if not command.token:
+        session.reply(id, codes.ERROR_BAD_REQUEST)
         return
     try:
         grant = service.subscription_tokens.check(command.token, channel=place.channel, user=session.user)
@@ -45,7 +62,10 @@ def sub_refresh(session: CentrifugeSession, id: int, command: commands.SubRefres
         session.reply(id, codes.ERROR_TOKEN_EXPIRED)
         return
     except Refused:
-        session.reply(id, codes.ERROR_PERMISSION_DENIED)
+        session.end(codes.DISCONNECT_INVALID_TOKEN)
         return
     places.prolong(place, grant.expires)
+    if grant.info != place.chan_info:
+        place.chan_info = grant.info
+        places.show_anew(place)
     session.reply(id, SubRefreshResult(*service.expiry(grant.expires)))

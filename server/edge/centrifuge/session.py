@@ -266,7 +266,9 @@ class CentrifugeSession:
             self.reply(id, result)
 
         fault = self.places.subscribe(command, entered)
-        if fault is not None:
+        if isinstance(fault, Disconnect):
+            self.end(fault)
+        elif fault is not None:
             self.reply(id, fault)
 
     def _unsubscribe(self, id: int, command: commands.Unsubscribe) -> None:
