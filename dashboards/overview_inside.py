@@ -71,20 +71,28 @@ WORKERS = Row(
             _WORKER_STATES,
             "Whether each worker answers its supervisor. DOWN for a moment: it was replaced, or too busy to answer; "
             "its clients come back. DOWN for long: it cannot start; the log says why.",
-        ),
+        ).wide(6),
+        graph(
+            "Replaced",
+            Unit.PER_SECOND,
+            (Target(rate("stentor_worker_restarts_total", by=("instance", "worker")), _PROCESS),),
+            "Workers that died or hung, and whose place another one took. Normal: 0; a deployment is none. Each one "
+            "is a crowd that comes back; the log has its exit code.",
+            nothing="one process, without a supervisor",
+        ).wide(6),
         graph(
             "Connections per worker",
             Unit.COUNT,
             (Target(f"sum by (instance, worker) ({series('stentor_connections')})", _PROCESS),),
             "Normal: about even. A new worker fills up as clients come back. One far above: connections that live "
             "long, opened when it was alone.",
-        ),
+        ).wide(6),
         graph(
             "Deliveries per worker",
             Unit.MESSAGES_PER_SECOND,
             (Target(rate("stentor_messages_sent_total", by=("instance", "worker")), _PROCESS),),
             "Normal: as the connections. One worker far above: a channel whose listeners are all on it.",
-        ),
+        ).wide(6),
         graph(
             "CPU per process",
             Unit.SHARE,

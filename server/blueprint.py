@@ -60,11 +60,15 @@ def broker(settings: Settings) -> Callable[[Ear], Broker]:
         # Only here: the libraries for Redis are an extra.
         from server.brokers.redis.address import AddressError, parse
         from server.brokers.redis.broker import RedisBroker
+        from server.brokers.redis.tls import TlsFault, context
     except ImportError:
         raise Impossible("broker: Redis needs an extra: pip install 'stentor[redis]'") from None
     try:
         addresses = parse(settings.broker.get_secret_value())
-    except AddressError as fault:
+        for address in addresses:
+            if address.tls is not None:
+                context(address.tls)  # its files are there, and make sense
+    except (AddressError, TlsFault) as fault:
         raise Impossible(f"broker: {fault}") from None
     return lambda node: RedisBroker(addresses, node)
 

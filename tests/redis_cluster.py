@@ -5,7 +5,11 @@
         cluster.migrate(slot, to=node)       # step by step, as redis-cli does
         cluster.primary_of(b"key").kill()    # its replica takes over
 
-The slots are shared out evenly; replica i is that of primary i.
+    with RedisCluster(papers=authority.issue("node", "127.0.0.1")) as cluster:
+        cluster.url                          # rediss+cluster://…?ca=…&cert=…&key=…
+
+The slots are shared out evenly; replica i is that of primary i. With `papers` everything is TLS, between the nodes too,
+both sides show a certificate, and nothing is in the clear but each node's Unix socket.
 """
 
 from __future__ import annotations
@@ -13,9 +17,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Self
 
 from server.brokers.redis.slots import SLOTS, slot_of
+from tests.authority import Papers
 from tests.redis_server import RedisServer, free_port
 
 WITHIN = 15.0
@@ -26,7 +32,7 @@ NODE_TIMEOUT = 1000
 class RedisNode(RedisServer):
     """A node of a cluster; what it knows of the others is kept in its directory."""
 
-    def __init__(self, password: str | None = None) -> None:
+    def __init__(self, password: str | None = None, papers: Papers | None = None) -> None:
         self.bus = free_port()
         super().__init__(
             "--cluster-enabled", "yes", "--cluster-port", str(self.bus), "--cluster-node-timeout", str(NODE_TIMEOUT),
@@ -34,8 +40,12 @@ class RedisNode(RedisServer):
             "--repl-diskless-sync-delay", "0",
             password=password,
         )  # fmt: skip
+        if papers is not None:
+            # The later port counts.
+            tls = ("--port", "0", "--tls-port", str(self.port), "--tls-cluster", "yes", "--tls-replication", "yes")
+            self._options = (*self._options, *tls, *papers.redis_options())
 
-    @property
+    @cached_property
     def id(self) -> str:
         return str(self.ask("CLUSTER", "MYID").decode())
 
@@ -50,9 +60,12 @@ class RedisNode(RedisServer):
 class RedisCluster:
     """See the module."""
 
-    def __init__(self, primaries: int = 3, replicas: int = 0, *, password: str | None = None) -> None:
-        self.primaries = [RedisNode(password) for _ in range(primaries)]
-        self.replicas = [RedisNode() for _ in range(replicas)]
+    def __init__(
+        self, primaries: int = 3, replicas: int = 0, *, password: str | None = None, papers: Papers | None = None
+    ) -> None:
+        self.primaries = [RedisNode(password, papers) for _ in range(primaries)]
+        self.replicas = [RedisNode(papers=papers) for _ in range(replicas)]
+        self._papers = papers
 
     @property
     def nodes(self) -> list[RedisNode]:
@@ -60,7 +73,8 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.primaries)
+        nodes = ",".join(f"127.0.0.1:{node.port}" for node in self.primaries)
+        return f"rediss+cluster://{nodes}?{self._papers.query()}" if self._papers else f"redis+cluster://{nodes}"
 
     def __enter__(self) -> Self:
         try:
@@ -83,6 +97,7 @@ class RedisCluster:
             first, last = SLOTS * number // count, SLOTS * (number + 1) // count - 1
             node.ask("CLUSTER", "ADDSLOTSRANGE", first, last)
         first, *others = self.nodes
+        assert len({node.id for node in self.nodes}) == len(self.nodes)
         for node in others:
             first.ask("CLUSTER", "MEET", "127.0.0.1", node.port, node.bus)
         wait(
@@ -115,7 +130,8 @@ class RedisCluster:
         [witness, *_] = [node for node in self.nodes if node.process is not None]
         for entry in witness.ask("CLUSTER", "SLOTS"):
             if entry[0] <= slot <= entry[1]:
-                [owner] = [node for node in self.nodes if node.port == entry[2][1]]
+                # By its name: whoever asks in the clear is told no port that is TLS.
+                [owner] = [node for node in self.nodes if node.id == entry[2][2].decode()]
                 return owner
         raise AssertionError("nobody has it")
 
@@ -155,7 +171,7 @@ class RedisCluster:
     @contextmanager
     def newcomer(self) -> Iterator[RedisNode]:
         """Let another primary in, without slots; it is to have none when it goes."""
-        node = RedisNode()
+        node = RedisNode(papers=self._papers)
         with node:
             self.primaries.append(node)
             self.primaries[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port, node.bus)

@@ -43,7 +43,9 @@ def sent(count: float) -> list[Any]:
 
 class Office:
     def __init__(self) -> None:
-        self.crew = SimpleNamespace(workers={}, retiring=set(), restarts=3, ready=[], serving=[], is_stopping=False)
+        self.crew = SimpleNamespace(
+            workers={}, retiring=set(), restarts=3, restarts_of={0: 3, 1: 0}, ready=[], serving=[], is_stopping=False
+        )
         self.tally = Tally()
         self.broker_is_up = True
         self.board = Board(
@@ -51,7 +53,6 @@ class Office:
             self.tally,
             is_draining=lambda: self.crew.is_stopping,
             broker_is_up=lambda: self.broker_is_up,
-            guarded=True,
             routes=[],
         )
         self.session: aiohttp.ClientSession
@@ -116,6 +117,8 @@ async def test_one_scrape_has_all_and_waits_for_nobody(office: Office) -> None:
     assert found["stentor_messages_sent_total", "0"] == 105
     assert (found["stentor_worker_up", "0"], found["stentor_worker_up", "1"]) == (1, 0)
     assert any(worker == "supervisor" for _, worker in found)
+    restarts = {worker: value for (name, worker), value in found.items() if name == "stentor_worker_restarts_total"}
+    assert restarts == {"0": 3, "1": 0}, "of their places, not of the supervisor; from the start"
 
 
 async def test_a_worker_that_is_late_but_alive_is_shown_by_what_it_said_last(office: Office) -> None:

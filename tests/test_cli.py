@@ -278,6 +278,29 @@ def test_check_says_its_warnings_on_standard_error(capsys: pytest.CaptureFixture
     assert err == ("stentor: warning: jwt_secret has 5 bytes: under 32 bytes a key can be guessed from one token\n")
 
 
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis://:s3cret@h/one", "the database must be a number"),
+        ("rediss+cluster://:s3cret@h/1", "a cluster has no databases but 0"),
+        ("rediss+cluster://:s3cret@a,b?key=x.pem", "key needs cert, the certificate that it is the key to"),
+        ("rediss+cluster://:s3cret@a,b?ca=nowhere.pem", "ca=nowhere.pem: no such file or directory"),
+        ("rediss://:s3cret@h?cert=stentor.toml", "cert=stentor.toml: not pem, or an encrypted key"),
+    ],
+)
+def test_check_refuses_a_broker_that_no_server_would_start_with(
+    url: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("stentor.toml").write_text(f'broker = "{url}"')
+    assert main(["check"]) == 2
+    assert capsys.readouterr() == ("", f"stentor: broker (stentor.toml): {why}\n")
+
+
+def test_check_does_not_ask_redis_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--broker", "redis+cluster://nobody.invalid,b"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 # token
 
 

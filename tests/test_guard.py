@@ -39,6 +39,29 @@ def test_names_that_never_mean_another_machine(host: str, is_ours: bool) -> None
 
 
 @pytest.mark.parametrize(
+    ("headers", "has_it"),
+    [
+        ([("X-API-Key", "key")], True),
+        ([("Authorization", "apikey key")], True),
+        ([("Authorization", "Bearer key")], False),
+        ([("X-API-Key", "KEY")], False),
+        ([("X-API-Key", "")], False),
+        ([], False),
+    ],
+)
+async def test_who_shows_the_key_may_use_any_name(headers: list[tuple[str, str]], has_it: bool) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(text="ok")
+
+    asked = request(("Host", "evil.example"), *headers)
+    assert guard.has_key(asked, "key") is has_it
+    assert not guard.has_key(asked, None)
+    assert (await guard.only_for_this_machine("key")(asked, answer)).status == (200 if has_it else 403)
+    assert (await guard.only_for_this_machine(None)(asked, answer)).status == 403
+    assert (await guard.only_for_this_machine(None)(request(("Host", "localhost")), answer)).status == 200
+
+
+@pytest.mark.parametrize(
     ("origins", "is_ours"),
     [
         ([], True),

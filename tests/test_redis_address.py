@@ -82,6 +82,7 @@ def test_a_cluster_is_named_by_some_of_its_nodes(url: str, addresses: list[Addre
         ("redis://h?prefix=a*", "prefix"),
         ("redis://h?timeout=1", "timeout"),
         ("redis://h?ca=/x", "ca"),
+        ("rediss://h?key=/x", "needs cert"),
         ("redis://h?db=1", "db"),
         ("redis://h?prefix", "key=value"),
         ("unix://host/path", "three slashes"),

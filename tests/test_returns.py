@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -34,6 +36,19 @@ LAW = settings(derandomize=True, deadline=None, max_examples=100)
 )
 def test_so_many_come_back_over_so_many_seconds(clients: int, options: dict[str, float], seconds: float) -> None:
     assert spread_of(clients, **options) == seconds
+
+
+def test_the_documents_say_the_same() -> None:
+    """The table of docs/storms.md, and the nodes that are stopped in docs/scaling.md."""
+    docs = Path(__file__).parent.parent / "docs"
+    storms, scaling = (docs / "storms.md").read_text(), (docs / "scaling.md").read_text()
+    rows = re.findall(r"^\| (?:up to )?([\d,]+) \| ([\d.]+) s \|$", storms, re.MULTILINE)
+    rows += re.findall(r"stopped.*: 7 . ([\d,]+) clients \| ([\d.]+) s \|", scaling)
+    assert len(rows) == 5
+    for clients, seconds in rows:
+        assert spread_of(int(clients.replace(",", ""))) == pytest.approx(float(seconds), rel=0.01)
+    for text in (storms, scaling):
+        assert f" {RETURNS_PER_SECOND:.0f} " in text
 
 
 @LAW

@@ -101,6 +101,17 @@ def test_the_supervisor_s_own_are_among_them() -> None:
     assert scrape(tally)["stentor_messages_sent_total", "supervisor"] == 2
 
 
+def test_what_the_supervisor_says_of_a_worker_is_that_worker_s() -> None:
+    tally = Tally()
+    tally.take(0, said(10))
+    restarts = CounterMetricFamily("stentor_worker_restarts", "Restarts.", labels=("worker",))
+    restarts.add_metric(("0",), 2)
+    tally.own = [restarts]
+    assert scrape(tally)["stentor_worker_restarts_total", "0"] == 2
+    tally.bury(0)
+    assert scrape(tally)["stentor_worker_restarts_total", "0"] == 2
+
+
 def test_two_in_one_place_count_together_and_what_they_hold_is_added() -> None:
     tally = Tally()
     tally.take(0, said(10, 4), life=1)

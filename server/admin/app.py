@@ -47,7 +47,7 @@ class Internal:
             "/debug/disconnects": self._disconnects,
         }
         commands = http_api.routes(server_api, api_key=api_key, on_loopback=on_loopback)
-        port = Port(pages, commands, live, guarded=on_loopback and api_key is None)
+        port = Port(pages, commands, live, on_loopback=on_loopback, api_key=api_key)
         self.listen, self.stop = port.listen, port.stop
 
     async def _metrics(self, request: web.Request) -> web.Response:

@@ -7,7 +7,6 @@ batch is ``{"replies": […]}``. A POST to ``/api`` itself is the old way, which
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -97,7 +96,7 @@ def _object(text: bytes) -> dict[str, Any]:
 
 def _refusal(request: web.Request, api_key: str | None, *, on_loopback: bool) -> web.Response | None:
     if api_key is not None:
-        if hmac.compare_digest(_given_key(request), api_key.encode()):
+        if guard.has_key(request, api_key):
             return None
         return web.Response(status=401, text="X-API-Key is missing or wrong.\n")
     # Without a key, only programs on this machine, and the operator's page: not other hosts, and no other web page that
@@ -107,12 +106,3 @@ def _refusal(request: web.Request, api_key: str | None, *, on_loopback: bool) ->
     if "Origin" in request.headers and not (guard.names_this_machine(request) and guard.is_of_own_page(request)):
         return web.Response(status=403, text="Set api_key to use the API from a web page.\n")
     return None
-
-
-def _given_key(request: web.Request) -> bytes:
-    """Return the key of ``X-API-Key: KEY`` or, as older libraries send it, ``Authorization: apikey KEY``."""
-    given = request.headers.get("X-API-Key", "")
-    if not given:
-        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        given = key if scheme.lower() == "apikey" else ""
-    return given.encode(errors="surrogateescape")

@@ -19,12 +19,18 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Port:
     """Answers GET for each path of `pages`, the `commands` of the server API, `/healthz`, and the operator's page.
 
-    `guarded`: only requests that name this machine are answered. `live` feeds the page. To a program that is no browser
-    `/` tells what there is.
+    `on_loopback`: only requests that name this machine, or show the `api_key`, are answered. `live` feeds the page. To
+    a program that is no browser `/` tells what there is.
     """
 
     def __init__(
-        self, pages: dict[str, Handler], commands: Iterable[web.RouteDef], live: Live, *, guarded: bool
+        self,
+        pages: dict[str, Handler],
+        commands: Iterable[web.RouteDef],
+        live: Live,
+        *,
+        on_loopback: bool,
+        api_key: str | None,
     ) -> None:
         commands = list(commands)
         # One of them is the old way to all the others, and has no name.
@@ -32,7 +38,8 @@ class Port:
         paths = [*pages, "/healthz", "", *(f"POST {path}" for path in named)]
         index = "\n".join(["Stentor, internal port.", "", *paths]) + "\n"
         self._app = web.Application(
-            client_max_size=4 * 1024 * 1024, middlewares=[guard.only_for_this_machine] if guarded else []
+            client_max_size=4 * 1024 * 1024,
+            middlewares=[guard.only_for_this_machine(api_key)] if on_loopback else [],
         )
         gets = {"/healthz": _say_alive, "/live": live.watch, **pages}
         site = Site(index)

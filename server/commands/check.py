@@ -7,7 +7,7 @@ from itertools import groupby
 from server.commands.line import Line, Parser, configuration, warn
 from server.config import OPTIONS, Namespace
 from server.config.options import as_toml, as_toml_key
-from server.config.sources import Loaded
+from server.config.sources import ConfigError, Loaded
 
 ABOUT = """\
 Checks the configuration and prints it resolved, as TOML, with the place that
@@ -29,10 +29,25 @@ def parser() -> Parser:
 def run(line: Line) -> int:
     """Print the configuration on standard output, warnings on standard error."""
     loaded = configuration(line)
+    _ensure_broker(loaded)
     print(resolved(loaded))
     for warning in loaded.settings.warnings():
         warn(f"stentor: warning: {warning}")
     return 0
+
+
+def _ensure_broker(loaded: Loaded) -> None:
+    """See that the addresses of Redis make sense, and that files they name can be used. Raises ConfigError."""
+    if isinstance(loaded.settings.broker, str):
+        return
+    # Only here: what builds the server brings its libraries along.
+    from server import blueprint
+
+    try:
+        blueprint.broker(loaded.settings)
+    except blueprint.Impossible as fault:
+        what, _, why = str(fault).partition(": ")
+        raise ConfigError([f"{what} ({loaded.origin['broker']}): {why}"]) from None
 
 
 def resolved(loaded: Loaded) -> str:

@@ -92,4 +92,8 @@ def _brokers(settings: Settings) -> list[Finding]:
     async def look() -> list[Finding]:
         return [finding async for finding in brokers(text, processes)]
 
-    return asyncio.run(look())
+    import uvloop
+
+    # The server's own event loop: another one may tell less of why there is no TLS.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(look())

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-# How many clients a second one worker takes in beside its work. A core does 1,600 handshakes a second when it does
-# nothing else; a third of it is spared for those who are there already, and for what a client asks for once it is in.
+# How many clients a second one worker takes in beside its work. A core does 1,700 handshakes a second when it does
+# nothing else; most of it is for those who are there already, and for what a client asks for once it is in.
 RETURNS_PER_SECOND: Final = 500.0
 # Fewer clients than that are spread, too.
 SHORTEST_SPREAD: Final = 1.0

@@ -1,7 +1,8 @@
 """Redis, asked what it allows: whether it can be reached, and what it does with a subscriber that is behind.
 
 Laws: each Redis is given two seconds for each question; what it does not want to tell (hosted ones have no CONFIG) is
-not a fault. No password is repeated.
+not a fault. No password is repeated. Of a Redis Cluster those nodes are reached, too, that nobody has named: a server
+goes by the addresses that the cluster tells, and these may be others than the certificates are for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Final
 
 from server.brokers.redis.address import Address, AddressError, parse
 from server.brokers.redis.connection import Command, Refused, Reply, connect, credentials
+from server.brokers.redis.slots import SLOTS, Map, Unwell, read_map
+from server.brokers.redis.survey import QUESTIONS
 from server.doctor.finding import Finding, Verdict, count, size
 
 PATIENCE: Final = 2.0
@@ -34,19 +37,66 @@ async def brokers(text: str, processes: int) -> AsyncIterator[Finding]:
     for address in addresses:
         async for finding in _redis(address, processes):
             yield finding
+    if addresses[0].in_cluster:
+        async for finding in _cluster(addresses):
+            yield finding
+
+
+async def _cluster(seeds: Sequence[Address]) -> AsyncIterator[Finding]:
+    """Look at the map of a Redis Cluster, and at the nodes on it that are no seeds."""
+    why = ""
+    for seed in seeds:
+        try:
+            facts, slots = [await _ask(seed, [question]) for question in QUESTIONS]
+            seen = read_map(facts, slots, seed)
+        except (Unwell, Refused) as fault:
+            why = str(fault)
+        except OSError:
+            continue  # it has its own row
+        else:
+            break
+    else:
+        if why:
+            yield Finding("redis cluster", "", Verdict.BAD, f"It has no map: {why}.")
+        return
+    yield cluster(seen)
+    for node in seen.nodes:
+        if node not in seeds:
+            try:
+                info = _fields(await _ask(node, [("INFO", "server")]))
+            except (Refused, OSError) as error:
+                yield _unreachable(node, error)
+            else:
+                yield version(str(node), info, OLDEST_CLUSTER)
+
+
+def cluster(seen: Map) -> Finding:
+    """Look at who has the slots."""
+    primaries = seen.primaries
+    covered = sum(map(len, primaries.values()))
+    value = f"{count(covered)} of {count(SLOTS)} slots, at {len(primaries)} of {len(seen.nodes)} nodes"
+    if covered < SLOTS:
+        return Finding("redis cluster", value, Verdict.BAD, "Some slots are nobody's: their channels are refused.")
+    return Finding("redis cluster", value)
+
+
+def _unreachable(address: Address, error: Refused | OSError) -> Finding:
+    if isinstance(error, Refused):
+        return Finding("redis", str(address), Verdict.BAD, f"It refuses us: {error}.")
+    why = error.strerror or str(error) or "no answer"
+    return Finding("redis", str(address), Verdict.BAD, f"It cannot be reached: {why}.")
 
 
 async def _redis(address: Address, processes: int) -> AsyncIterator[Finding]:
     try:
         info = _fields(await _ask(address, [("INFO", "everything")]))
-    except Refused as refused:
-        yield Finding("redis", str(address), Verdict.BAD, f"It refuses us: {refused}.")
-        return
-    except OSError as error:
-        why = error.strerror or str(error) or "no answer"
-        yield Finding("redis", str(address), Verdict.BAD, f"It cannot be reached: {why}.")
+    except (Refused, OSError) as error:
+        yield _unreachable(address, error)
         return
     yield version(str(address), info, OLDEST_CLUSTER if address.in_cluster else OLDEST)
+    if info.get("cluster_enabled") == "1" and not address.in_cluster:
+        advice = "It is a node of a Redis Cluster, and has some channels only: name it as redis+cluster://."
+        yield Finding("redis cluster", str(address), Verdict.WARNING, advice)
     yield places(info, processes)
     yield eviction(info)
     try:

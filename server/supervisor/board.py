@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from heapq import nlargest
 from typing import Any, Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.metrics_core import Metric
 
 from server.admin import debug, metrics
 from server.admin.live import Live
@@ -34,7 +36,7 @@ WITHIN: Final = 0.12
 class Board:
     """The internal port. `is_draining` tells if the server is on its way out, `broker_is_up` if it can be reached.
 
-    `configuration` is what the operator's page shows of that; `needs_key`: its commands need the key of the API.
+    `configuration` is what the operator's page shows of that. The `routes` of the API have their own look at its key.
     """
 
     def __init__(
@@ -44,10 +46,9 @@ class Board:
         *,
         is_draining: Callable[[], bool],
         broker_is_up: Callable[[], bool],
-        guarded: bool,
         routes: list[web.RouteDef],
         on_loopback: bool = True,
-        needs_key: bool = False,
+        api_key: str | None = None,
         configuration: Sequence[dict[str, Any]] = (),
     ) -> None:
         self._crew = crew
@@ -67,15 +68,16 @@ class Board:
             "/debug/slow": self._slow,
             "/debug/disconnects": self._disconnects,
         }
-        hello = {"needs_key": needs_key, "configuration": list(configuration)}
+        hello = {"needs_key": api_key is not None, "configuration": list(configuration)}
         # The workers rest by themselves when nobody asks them any more.
         live = Live(self._look, lambda: None, hello, on_loopback=on_loopback)
-        port = Port(pages, routes, live, guarded=guarded)
+        port = Port(pages, routes, live, on_loopback=on_loopback, api_key=api_key)
         self.listen, self.stop = port.listen, port.stop
 
     async def _metrics(self, request: web.Request) -> web.Response:
         await asyncio.gather(*(self._take_metrics(worker) for worker in self._crew.serving))
-        self._tally.own = [*self._own.collect(), metrics.gc_pauses(self.pauses.observed)]
+        own = metrics.gc_pauses(self.pauses.observed), _restarts(self._crew.restarts_of)
+        self._tally.own = [*self._own.collect(), *own]
         body, content_type = await metrics.render(self._registry, request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
@@ -155,6 +157,16 @@ class Board:
                 raise answer
             found.append((worker, None if isinstance(answer, BaseException) else answer))
         return found
+
+
+def _restarts(restarts_of: Mapping[int, int]) -> Metric:
+    """Say how often the worker of each place was replaced; those are there from the start that never were."""
+    metric = CounterMetricFamily(
+        "stentor_worker_restarts", "Workers that died or hung, and were replaced.", labels=("worker",)
+    )
+    for index, count in restarts_of.items():
+        metric.add_metric((str(index),), count)
+    return metric
 
 
 def _state_of(worker: Worker) -> str:

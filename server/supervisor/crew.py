@@ -61,7 +61,7 @@ class Crew:
     ) -> None:
         self.workers: dict[int, Worker] = {}
         self.retiring: set[Worker] = set()
-        self.restarts = 0
+        self.restarts_of = dict.fromkeys(range(count), 0)  # how often the worker of each place died or hung
         self.is_stopping = False
         self._count = count
         self._start = start
@@ -84,6 +84,11 @@ class Crew:
         self._tasks: set[asyncio.Task[None]] = set()
 
     # For others
+
+    @property
+    def restarts(self) -> int:
+        """How many workers died or hung, and were replaced."""
+        return sum(self.restarts_of.values())
 
     @property
     def ready(self) -> list[Worker]:
@@ -308,7 +313,7 @@ class Crew:
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures - 2, 16)) if failures > 1 else 0.0
         self._due[worker.index] = now + pause
         if worker.index != STANDING_BY:
-            self.restarts += 1
+            self.restarts_of[worker.index] += 1
         if not self._fault:
             code = worker.process.exitcode
             log.error("%s ended with %s, %.1f s after it listened; replaced in %.2f s", worker, code, lived, pause)

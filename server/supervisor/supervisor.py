@@ -123,10 +123,9 @@ class Supervisor:
             self.tally,
             is_draining=lambda: self.crew.is_stopping,
             broker_is_up=lambda: self._broker.is_up,
-            guarded=settings.internal_is_loopback and api_key is None,
             routes=http_api.routes(api, api_key=api_key, on_loopback=settings.internal_is_loopback),
             on_loopback=settings.internal_is_loopback,
-            needs_key=api_key is not None,
+            api_key=api_key,
             configuration=configuration.in_force(settings),
         )
 

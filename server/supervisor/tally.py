@@ -88,7 +88,7 @@ class Tally(Collector):
     def __init__(self) -> None:
         self._places: dict[int, _Place] = defaultdict(_Place)
         self._families: dict[str, tuple[str, str]] = {}  # type and help, by name
-        self.own: list[Metric] = []  # the supervisor's own
+        self.own: list[Metric] = []  # the supervisor's own; what it says of a worker has that label already
 
     def take(self, index: int, said: list[Family] | None, life: int = 0) -> None:
         """Take a worker's metrics, or None when it did not answer."""
@@ -125,7 +125,7 @@ class Tally(Collector):
                 for (sample, labels), value in place.samples(name).items():
                     metric.add_sample(sample, {**dict(labels), "worker": str(index)}, value)
             for ours in own[name].samples if name in own else ():
-                metric.add_sample(ours.name, {**ours.labels, "worker": "supervisor"}, ours.value)
+                metric.add_sample(ours.name, {"worker": "supervisor", **ours.labels}, ours.value)
             if metric.samples:
                 yield metric
 

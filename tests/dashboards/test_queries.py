@@ -27,8 +27,8 @@ WITHIN = 30.0
 
 # Exported and shown nowhere, with the reason.
 EXCUSED: dict[str, str] = {}
-# What one process without a broker has nothing of; a panel of it says so instead.
-WITHOUT_BROKER = "stentor_broker_"
+# What one process has nothing of, without a broker and a supervisor; a panel of it says so instead.
+ALONE_WITHOUT = ("stentor_broker_", "stentor_worker_restarts_")
 # What is not Stentor's: made by Prometheus itself.
 FROM_PROMETHEUS = {"scrape_duration_seconds", "ALERTS"}
 
@@ -88,7 +88,7 @@ def test_a_query_has_data(on: Observatory, one: Asked) -> None:
 @pytest.mark.parametrize("one", [one for one in ALL if one.dashboard == "stentor-overview"], ids=str)
 def test_it_has_data_for_one_process_alone(on: Observatory, one: Asked) -> None:
     query = chosen(one.query, "stentor", f"127.0.0.1:{on.single.internal_port}")
-    if all(selector.metric.startswith(WITHOUT_BROKER) for selector in selectors(one.query)):
+    if all(selector.metric.startswith(ALONE_WITHOUT) for selector in selectors(one.query)):
         assert on.prometheus.query(query) == []
         return
     found = wait_for_data(on, query)

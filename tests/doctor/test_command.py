@@ -20,6 +20,7 @@ from server.doctor.capacity import Bound
 from server.doctor.finding import Finding, Verdict
 from server.doctor.report import Report
 from tests.doctor.kernels import MIB, make
+from tests.redis_cluster import RedisNode, wait
 from tests.redis_server import RedisServer
 
 
@@ -238,6 +239,23 @@ async def test_a_redis_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> 
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as silent:
         found = await look(f"redis://127.0.0.1:{silent.sockets[0].getsockname()[1]}")
     assert found["redis"].advice == "It cannot be reached: no answer."
+
+
+async def test_a_cluster_and_what_is_none() -> None:
+    with RedisNode() as lonely, RedisServer() as redis:
+        found = await look(f"redis+cluster://127.0.0.1:{lonely.port}")
+        assert found["redis cluster"].advice == "It has no map: the cluster is down."
+        found = await look(f"redis://127.0.0.1:{lonely.port}")
+        assert found["redis cluster"].verdict == Verdict.WARNING
+        assert "name it as redis+cluster://" in found["redis cluster"].advice
+        found = await look(f"redis+cluster://127.0.0.1:{redis.port}")
+        assert "cluster support disabled" in found["redis cluster"].advice
+        lonely.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16000)
+        lonely.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        wait(lambda: lonely.facts("CLUSTER INFO")["cluster_state"] == "ok")
+        found = await look(f"redis+cluster://127.0.0.1:{lonely.port}")
+        assert found["redis cluster"].value == "16,001 of 16,384 slots, at 1 of 1 nodes"
+        assert found["redis cluster"].verdict == Verdict.BAD
 
 
 async def test_a_broker_that_is_none() -> None:

@@ -200,6 +200,28 @@ def test_with_a_key_nothing_else_opens_it(options: tuple[str, ...]) -> None:
         assert server.get("/metrics")[0] == 200
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_name_that_was_pointed_at_us_reads_nothing_with_a_key_as_without_one(workers: str) -> None:
+    """DNS rebinding: a page of evil.example whose name now means 127.0.0.1 asks us from a browser on this machine."""
+    forged, paths = {"Host": "evil.example:9000"}, ("/metrics", "/debug/slow", "/debug/disconnects", "/readyz", "/")
+    for key in (KEY, ""):
+        with serve("--workers", workers, env={"STENTOR_API_KEY": KEY} if key else {}) as server:
+            for path in paths:
+                assert server.get(path, forged) == (403, b"This port is for this machine.\n"), path
+                assert server.get(path, {"Host": "localhost"})[0] == server.get(path)[0] != 403
+            wrong = forged | {"X-API-Key": f"{KEY}a"}
+            assert {server.get(path, wrong)[0] for path in paths} == {403}
+            # Whoever has the key is no stranger's page: a proxy on this machine, with a name of its own.
+            assert server.get("/metrics", forged | {"X-API-Key": KEY})[0] == (200 if key else 403)
+            assert call(server, "channels", b"{}", Host="evil.example")[0] == 403
+            assert call(server, "channels", b"{}", Host="evil.example", X_API_Key=KEY)[0] == (200 if key else 403)
+
+
+def test_who_opens_the_port_to_others_lets_it_have_any_name() -> None:
+    with serve("--internal-host", "0.0.0.0", env={"STENTOR_API_KEY": KEY}) as server:
+        assert server.get("/metrics", {"Host": "stentor.internal:9000"})[0] == 200
+
+
 def test_without_a_key_it_is_closed_on_a_port_that_others_reach() -> None:
     with serve("--internal-host", "0.0.0.0") as server:
         assert call(server, "publish", b'{"channel": "a", "data": 1}')[0] == 403

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from collections import Counter
 
 import pytest
 
@@ -43,10 +44,12 @@ async def test_ten_kills_under_load_cost_nobody_anything_that_was_said() -> None
         on.start(flood(on, "noise", 200))
         scraper, speaker = on.scraper(), on.speaker("news", rate=150)
         restarted, back = [], []
+        killed: Counter[str] = Counter({"0": 0, "1": 0})
         for _ in range(KILLS):
             victim = max(await on.workers(), key=lambda worker: worker["connections"])
             losses = sum(len(member.closes) for member in members)
             os.kill(victim["pid"], signal.SIGKILL)
+            killed[str(victim["index"])] += 1
             restarted.append(await on.ready(but=[victim["pid"]]))
             await eventually(
                 lambda losses=losses: sum(len(member.closes) for member in members) > losses, 5, "the fault happened"
@@ -65,6 +68,7 @@ async def test_ten_kills_under_load_cost_nobody_anything_that_was_said() -> None
         assert scraper.scrapes > KILLS
         assert scraper.went_back == []
         assert (await on.ask("/readyz"))["restarts"] == KILLS
+        assert await restarts(on) == killed
 
 
 async def test_a_stopped_worker_is_shown_as_down_and_replaced_and_the_others_serve() -> None:
@@ -85,6 +89,7 @@ async def test_a_stopped_worker_is_shown_as_down_and_replaced_and_the_others_ser
         await eventually(lambda: all(member.is_on for member in members), 20, "all are back")
         await on.all_heard(members, speaker)
         assert any(not member.closes for member in members), "somebody was at the other worker"
+        assert await restarts(on) == {"0": 1, "1": 0}, "who hangs is counted as who dies"
         assert scraper.went_back == []
 
 
@@ -109,10 +114,18 @@ async def test_sighup_replaces_one_after_another_and_loses_nobody() -> None:
         assert len(set(later)) > len(later) // 2, "they are spread"
         assert scraper.went_back == []
         assert (await on.ask("/readyz"))["restarts"] == 0
+        assert await restarts(on) == {"0": 0, "1": 0}, "those were replaced on purpose"
         await eventually(lambda: on.server.metrics().total("stentor_connections") == MEMBERS, 5)
         metrics = await asyncio.to_thread(on.server.metrics)
         opened, closed = (metrics.total(f"stentor_connections_{what}_total") for what in ("opened", "closed"))
         assert (opened - closed, metrics.total("stentor_connections")) == (MEMBERS, MEMBERS), "to the last word"
+
+
+async def restarts(on: Crew) -> dict[str, float]:
+    """Return what the metrics say of how often each place lost its worker."""
+    metrics = await asyncio.to_thread(on.server.metrics)
+    name = "stentor_worker_restarts_total"
+    return {key[len(name) + 9 : -2]: value for key, value in metrics.items() if key.startswith(name)}
 
 
 async def fewest_ready(on: Crew) -> None:

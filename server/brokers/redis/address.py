@@ -127,7 +127,7 @@ def _address(url: str) -> Address:
         db=_db(query.pop("db", "") if is_socket else parts.path.strip("/")),
         user=unquote(parts.username or ""),
         password=unquote(parts.password or ""),
-        tls=Tls(**{key: query.pop(key, "") for key in _TLS_KEYS}) if parts.scheme == "rediss" else None,
+        tls=_tls(query) if parts.scheme == "rediss" else None,
         prefix=_prefix(query.pop("prefix", PREFIX)),
     )
 
@@ -145,6 +145,13 @@ def _ensure_known(query: Mapping[str, str], scheme: str) -> None:
     known = {"prefix"} | ({"db"} if scheme == "unix" else _TLS_KEYS if scheme == "rediss" else set())
     if unknown := sorted(query.keys() - known):
         raise AddressError(f"unknown in the query of {scheme}://: {unknown[0]}; known are {', '.join(sorted(known))}")
+
+
+def _tls(query: dict[str, str]) -> Tls:
+    tls = Tls(**{key: query.pop(key, "") for key in _TLS_KEYS})
+    if tls.key and not tls.cert:
+        raise AddressError("key needs cert, the certificate that it is the key to")
+    return tls
 
 
 def _db(text: str) -> int:

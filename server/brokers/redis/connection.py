@@ -12,10 +12,13 @@ from typing import Any, Final, cast
 
 import hiredis
 
-from server.brokers.redis.address import Address, Tls
+from server.brokers.redis.address import Address
+from server.brokers.redis.tls import TlsFault, context, fault
 
 # Bytes that the kernel has not taken yet, above which a connection is not worth waiting for.
 _MOST_UNWRITTEN: Final = 64 << 20
+_ENDED: Final = "Redis has ended the connection"
+_ENDED_IN_THE_CLEAR: Final = f"{_ENDED} without a word; if it wants TLS, its address is rediss://"
 
 Command = tuple[bytes | str | int, ...]
 # The answer to a command: bytes, a number, None, a list of these, or hiredis.ReplyError.
@@ -27,13 +30,17 @@ class Refused(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """See the module. `receive` gets what comes in; while it opens, replies are kept for `opened`."""
+    """See the module. `receive` gets what comes in; while it opens, replies are kept for `opened`.
 
-    def __init__(self, lost: Callable[[], None]) -> None:
+    `early` says what to think of one that ends before it has said anything, if nothing else tells why.
+    """
+
+    def __init__(self, lost: Callable[[], None], early: str = _ENDED) -> None:
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = loop.create_future()
         self._opened: asyncio.Future[list[Reply]] = loop.create_future()
         self._lost = lost
+        self._early = early
         self._missing = 0
         self._replies: list[Reply] = []
         self._reader = hiredis.Reader()
@@ -41,6 +48,20 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     # While it opens
+
+    async def encrypt(self, secured: ssl.SSLContext, host: str) -> None:
+        """Speak TLS from now on, with whoever can prove to be `host`. Raises TlsFault and other OSErrors."""
+        # Not at once with the connection: uvloop reports what it has cancelled as an error that nobody looked at.
+        plain = self._transport
+        try:
+            transport = await asyncio.get_running_loop().start_tls(plain, self, secured, server_hostname=host)
+        except BaseException as error:
+            plain.abort()
+            if isinstance(error, ssl.SSLError):
+                raise TlsFault(fault(error)) from None
+            raise
+        assert transport is not None, "one that is open has a transport"
+        self._transport = transport
 
     async def open(self, commands: Sequence[Command]) -> list[Reply]:
         """Send the first commands and return their answers. Raises Refused and ConnectionError."""
@@ -101,11 +122,20 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self._opened.done():
-            self._opened.set_exception(ConnectionResetError("Redis has ended the connection"))
+            self._opened.set_exception(self._why(error))
             self._opened.exception()  # nobody may be waiting any more
         if not self.ended.done():
             self.ended.set_result(None)
         self._lost()
+
+    def _why(self, error: Exception | None) -> Exception:
+        """Say why it has ended before it was opened."""
+        if isinstance(error, ssl.SSLError):
+            return TlsFault(fault(error))
+        for reply in self._replies:
+            if isinstance(reply, hiredis.ReplyError):  # one that has no room for us says so, and nothing more
+                return Refused(str(reply))
+        return ConnectionResetError(_ENDED if self._replies else self._early)
 
 
 def pack(command: Command) -> bytes:
@@ -114,18 +144,28 @@ def pack(command: Command) -> bytes:
 
 
 async def connect(address: Address, lost: Callable[[], None], patience: float) -> Connection:
-    """Connect to a Redis within `patience` seconds. Raises OSError (TimeoutError is one)."""
+    """Connect to a Redis within `patience` seconds. Raises OSError (TimeoutError and TlsFault are)."""
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(patience):
-        if address.path:
-            _, connection = await loop.create_unix_connection(lambda: Connection(lost), address.path)
-        else:
-            _, connection = await loop.create_connection(
-                lambda: Connection(lost),
-                address.host,
-                address.port,
-                ssl=_context(address.tls) if address.tls is not None else None,
-            )
+    secured = context(address.tls) if address.tls is not None else None
+    connection: Connection | None = None
+    try:
+        async with asyncio.timeout(patience):
+            if address.path:
+                _, connection = await loop.create_unix_connection(lambda: Connection(lost), address.path)
+            else:
+                early = _ENDED_IN_THE_CLEAR if secured is None else _ENDED
+                _, connection = await loop.create_connection(
+                    lambda: Connection(lost, early), address.host, address.port
+                )
+            if secured is not None:
+                await connection.encrypt(secured, address.host)
+    except TimeoutError:
+        if connection is None:
+            raise
+        connection.abort()
+        if secured is None:
+            raise
+        raise TlsFault("it does not answer in TLS: it hangs, or the port is not one for TLS") from None
     return connection
 
 
@@ -137,10 +177,3 @@ def credentials(address: Address) -> list[Command]:
     if address.db:
         commands.append(("SELECT", address.db))
     return commands
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=tls.ca or None)
-    if tls.cert:
-        context.load_cert_chain(tls.cert, tls.key or None)
-    return context

@@ -108,8 +108,8 @@ class Link:
         is_up = False
 
         def lost() -> None:
-            self._connection = None
-            if is_up:
+            if is_up:  # else it never was ours, and may end when another one is
+                self._connection = None
                 self._down()
                 if self._task is not None and not self._is_out:
                     self._complain(ConnectionResetError("the connection was lost"))

@@ -24,7 +24,8 @@ log = logging.getLogger("stentor.redis")
 PERIOD: Final = 10.0
 HURRY: Final = 0.25
 
-_QUESTIONS: Final[tuple[Command, ...]] = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
+# What `read_map` wants to know.
+QUESTIONS: Final[tuple[Command, ...]] = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
 
 
 class Survey:
@@ -92,7 +93,7 @@ class Survey:
         connection = await connect(address, lambda: None, self._patience)
         try:
             async with asyncio.timeout(self._patience):
-                *_, info, slots = await connection.open([*credentials(address), *_QUESTIONS])
+                *_, info, slots = await connection.open([*credentials(address), *QUESTIONS])
         finally:
             connection.abort()
         return read_map(info, slots, address)
