@@ -22,6 +22,7 @@ from server.config.namespaces import Namespace
 from server.config.rules import open_file_ceiling
 from server.core.counters import Counters
 from server.core.lag import LagLimits, LagPolicy
+from server.core.revocations import Token
 from server.edge import static
 from server.edge.credentials import (
     Credentials,
@@ -148,7 +149,9 @@ def gate(
     )
 
 
-def credentials(settings: Settings) -> tuple[Credentials, SubscriptionTokens]:
+def credentials(
+    settings: Settings, is_revoked: Callable[[Token], bool] = lambda token: False
+) -> tuple[Credentials, SubscriptionTokens]:
     """Say how clients prove who they are, and what opens a channel to them. Raises OSError and jwt.PyJWTError."""
     if settings.auth == "token":
         return StaticTokens([token.get_secret_value() for token in settings.tokens]), NoSubscriptionTokens()
@@ -168,9 +171,15 @@ def credentials(settings: Settings) -> tuple[Credentials, SubscriptionTokens]:
             issuer=issuer,
             require_exp=require_exp,
             max_channel_length=settings.max_channel_length,
+            is_revoked=is_revoked,
         ),
         SignedSubscriptionTokens(
-            keys, settings.jwt_algorithm, audience=audience, issuer=issuer, require_exp=require_exp
+            keys,
+            settings.jwt_algorithm,
+            audience=audience,
+            issuer=issuer,
+            require_exp=require_exp,
+            is_revoked=is_revoked,
         ),
     )
 

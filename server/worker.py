@@ -26,7 +26,7 @@ from server.admin import configuration
 from server.admin.app import Internal
 from server.admin.node_api import NodeApi
 from server.admin.pauses import CollectorPauses
-from server.brokers.base import Broker, Remote
+from server.brokers.base import Broker, BrokerError, Remote
 from server.core.backlog import Backlog
 from server.core.counters import Counters
 from server.core.hub import Hub
@@ -37,6 +37,7 @@ from server.edge.centrifuge.service import Service
 from server.edge.centrifuge.session import CentrifugeSession
 from server.edge.closing import Close, come_back
 from server.edge.connection import Connection
+from server.edge.expulsion import Expulsion
 from server.edge.heartbeat import Wheel
 from server.edge.latency import LatencySample
 from server.edge.listener import Farewell, Listener
@@ -165,6 +166,7 @@ class House:
         )
         self.node = Node(hub, blueprint.namespaces(settings), counters, _declare_gap)
         self.node.broker = make_broker(self.node)
+        self.node.revocations.is_needed = settings.auth == "jwt"
         self.service = service = _service(settings, self.node, clock)
         self.wheel = Wheel(
             ping_interval=settings.ping_interval,
@@ -186,10 +188,15 @@ class House:
             turnstile=service.turnstile,
             clock=clock,
         )
+        revocations = self.node.revocations
+        revocations.on_news = Expulsion(self.listener.connections, revocations.revoked.refuses, loop.call_later).hurry
         self.shedding = Shedding(hub, self.listener.gate, clock=clock, call_later=loop.call_later)
         self.pauses = CollectorPauses(counters.gc_pause)
         self.chores = Chores(
-            [self.node.broker.sweep, service.tick], self.node.check_positions, self.node.check_suspects, loop.call_later
+            [self.node.broker.sweep, service.tick, revocations.tick],
+            self.node.check_positions,
+            self.node.check_suspects,
+            loop.call_later,
         )
 
     def api(self) -> NodeApi:
@@ -228,6 +235,8 @@ class House:
         self.listener.certificate_expires = blueprint.certificate_expiry(settings)
         if isinstance(self.node.broker, Remote):
             await self.node.broker.start()
+        if self.node.revocations.is_needed:
+            await self._learn_what_is_revoked()
         wanted = settings.port if port is None else port
         bound = await self.listener.listen(settings.host, wanted, backlog=settings.backlog, tls=tls, shared=shared)
         self.wheel.start()
@@ -236,6 +245,13 @@ class House:
         if settings.brownout:
             self.shedding.start()
         return bound
+
+    async def _learn_what_is_revoked(self) -> None:
+        """Know it before the first client is let in; if the broker is away, as soon as it is there."""
+        known: asyncio.Future[BrokerError | None] = asyncio.get_running_loop().create_future()
+        self.node.revocations.follow(lambda answer: None if known.done() else known.set_result(answer))
+        if await known is not None:
+            log.warning("the broker is away: which tokens are revoked is not known yet")
 
     def come_back(self, code: Close, words: str = "", takers: float = 1.0) -> Farewell:
         """Make the goodbye that tells each client when to come back, to as many `takers`, counted in workers."""
@@ -288,7 +304,7 @@ class House:
 
 
 def _service(settings: Settings, node: Node, clock: Callable[[], float]) -> Service:
-    credentials, subscription_tokens = blueprint.credentials(settings)
+    credentials, subscription_tokens = blueprint.credentials(settings, node.revocations.revoked.refuses)
     return Service(
         node=node,
         registry=Registry(),

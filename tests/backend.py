@@ -19,8 +19,9 @@ from aiohttp import web
 
 from server.admin.http_api import routes
 from server.admin.node_api import NodeApi
-from server.edge.credentials import ANONYMOUS, Identity
-from tests import wire
+from server.core.revocations import Token
+from server.edge.credentials import ANONYMOUS, Identity, JsonWebTokens, SignedSubscriptionTokens
+from tests import forgeries, wire
 from tests.fakes import Transport
 from tests.house import House, house
 
@@ -33,6 +34,20 @@ class Names:
 
     def check(self, token: str | None) -> Identity:
         return Identity(token) if token else ANONYMOUS
+
+
+def signed_house(**given: Any) -> House:
+    """Build a house where clients show signed tokens, some of which may be revoked."""
+
+    def is_revoked(token: Token) -> bool:
+        return home.node.revocations.revoked.refuses(token)
+
+    home = house(
+        credentials=JsonWebTokens({None: forgeries.SECRET}, "HS256", is_revoked=is_revoked),
+        subscription_tokens=SignedSubscriptionTokens({None: forgeries.SECRET}, "HS256", is_revoked=is_revoked),
+        **given,
+    )
+    return home
 
 
 def api_of(home: House, *, max_channel_length: int = 128, max_message_size: int = 65536) -> NodeApi:

@@ -20,11 +20,10 @@ from typing import Any, Final
 from server.admin.node_api import NodeApi
 from server.brokers.base import Retention
 from server.core.lag import LagLimits, LagPolicy
-from server.edge.credentials import JsonWebTokens, SignedSubscriptionTokens, signing_keys
 from server.edge.heartbeat import TICK
 from server.node.namespaces import ChannelOptions, RecoveryMode
 from tests import forgeries
-from tests.backend import Client, api_of
+from tests.backend import Client, api_of, signed_house
 from tests.house import House, house
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -42,12 +41,9 @@ _LAG: Final = LagLimits(LagPolicy.DROP_OLDEST, messages=2)
 
 
 def _signed_house() -> House:
-    keys = signing_keys(secret=forgeries.SECRET, public_key=None, jwks_file=None)
-    return house(
+    return signed_house(
         options=ChannelOptions(retention=KEEPS),
         namespaces={"vip": ChannelOptions(subscribe=False, retention=KEEPS)},
-        credentials=JsonWebTokens(keys, "HS256"),
-        subscription_tokens=SignedSubscriptionTokens(keys, "HS256"),
     )
 
 
@@ -204,6 +200,7 @@ def _come_and_go(exchange: Exchange) -> None:
 
 
 EVENTS: Final[dict[str, Callable[[Exchange], object]]] = {
+    "a quarter of a second passes": lambda exchange: exchange.home.expel(),
     "26 seconds pass": lambda exchange: [exchange.home.tick(TICK) for _ in range(round(26 / TICK))],
     "another client subscribes to chat and leaves": _come_and_go,
     "the client stops reading": lambda exchange: exchange.client.transport.stall(),

@@ -18,6 +18,7 @@ from server.edge.centrifuge.service import Service
 from server.edge.centrifuge.session import CentrifugeSession
 from server.edge.connection import Connection
 from server.edge.credentials import Credentials, NoCredentials, NoSubscriptionTokens, SubscriptionTokens
+from server.edge.expulsion import DELAY, Expulsion
 from server.edge.gate import Gate
 from server.edge.heartbeat import Wheel
 from server.edge.listener import Listener, Terms
@@ -123,6 +124,11 @@ class House:
         """Let time pass, and the wheel do what is due after it."""
         self.wheel.tick(self.clock.advance(seconds), late=late)
 
+    def expel(self) -> None:
+        """Let the time pass until those are looked at who live by what was revoked."""
+        self.clock.advance(DELAY)
+        self.loop.turn()
+
     def assert_balanced(self) -> None:
         """The law of every quiet moment: offered = sent + dropped + queued."""
         counters = self.counters
@@ -203,6 +209,7 @@ def house(
     default = ChannelOptions(publish=may_publish, lag=limits or LagLimits(), batch_delay=batch_delay)
     node = Node(hub, Namespaces(options or default, namespaces), counters, declare_gap)
     node.broker = MemoryBroker(node, clock)
+    node.revocations.wall_clock = wall_clock
     service = Service(
         node=node,
         registry=Registry(),
@@ -248,4 +255,6 @@ def house(
         turnstile=service.turnstile,
         clock=clock,
     )
+    revoked = node.revocations.revoked
+    node.revocations.on_news = Expulsion(listener.connections, revoked.refuses, loop.call_later).hurry
     return House(listener, service, clock, loop, evicted, observed, reports, gaps)

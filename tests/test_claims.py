@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pytest
 
+from server.core.revocations import Token
 from server.edge.claims import (
     ForAnother,
     Grant,
@@ -264,3 +265,28 @@ def test_who_somebody_is_does_not_change() -> None:
         who.user = "root"  # type: ignore[misc]
     with pytest.raises(TypeError):
         who.subs["b"] = ServerSubscription()  # type: ignore[index]
+
+
+# What a token can be revoked by
+
+
+@pytest.mark.parametrize(
+    ("claims", "token"),
+    [
+        ({}, Token()),
+        ({"sub": "ann", "jti": "1", "iat": 5}, Token("1", "ann", 5.0)),
+        ({"sub": "ann", "iat": 5.5}, Token("", "ann", 5.5)),
+        ({"jti": "", "iat": 0}, Token("", "", 0.0)),
+        ({"jti": None}, Token()),
+    ],
+)
+def test_what_a_token_is_called(claims: dict[str, Any], token: Token) -> None:
+    assert identity(**claims).token == token
+    assert grant(**claims).token == token._replace(user=claims.get("sub", "ann"), channel="news")
+
+
+@pytest.mark.parametrize("claims", [{"jti": 1}, {"jti": ["1"]}, {"jti": True}, {"iat": "5"}, {"iat": True}])
+def test_a_name_of_the_wrong_type_is_refused(claims: dict[str, Any]) -> None:
+    for read in (identity, grant):
+        with pytest.raises(WrongClaim):
+            read(**claims)

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.core.revocations import Token
 from server.edge.credentials import (
     ANONYMOUS,
     MAX_TOKEN,
@@ -499,3 +500,25 @@ def test_without_credentials_everybody_is_nobody(token: str | None) -> None:
 @pytest.mark.parametrize("token", ["", "anything", signed(SUBSCRIPTION.claims)])
 def test_without_keys_no_subscription_token_is_good(token: str) -> None:
     assert refusal(lambda token: NoSubscriptionTokens().check(token, channel="news", user="ann"), token) == BAD
+
+
+# Revoked tokens
+
+
+@of_both_kinds
+def test_a_revoked_token_is_as_bad_as_a_forged_one_also_when_it_is_over(kind: Kind) -> None:
+    asked: list[Token] = []
+
+    def is_revoked(token: Token) -> bool:
+        asked.append(token)
+        return token.uid == "bad"
+
+    check = hmac_check(kind, is_revoked=is_revoked)
+    assert check(signed(kind.claims | {"jti": "good", "iat": 5})) == kind.meaning
+    assert asked == [Token("good", "ann", 5.0, "news" if kind is SUBSCRIPTION else "")]
+    assert refusal(check, signed(kind.claims | {"jti": "bad"})) == BAD
+    assert refusal(check, signed(kind.claims | {"jti": "bad", "exp": 1})) == BAD
+    assert refusal(check, signed(kind.claims | {"jti": "good", "exp": 1})) == OVER
+    asked.clear()
+    assert refusal(check, signed(kind.claims | {"jti": "good"}, "x" * 40)) == BAD
+    assert asked == [], "whose name it was is not known"

@@ -12,7 +12,9 @@ from server.admin.fields import ApiError
 from server.admin.node_api import NodeApi
 from server.brokers.base import Retention
 from server.brokers.memory import MemoryBroker
+from server.core.revocations import Token
 from server.node.namespaces import ChannelOptions, Namespaces
+from server.node.revocation_log import RevocationLog
 from server.supervisor.crew import Crew
 from server.supervisor.crew_api import Counterpart, CrewApi
 from server.supervisor.worker_link import Unanswered
@@ -132,3 +134,17 @@ async def test_a_batch_mixes_both_kinds() -> None:
     reply = await asyncio.wait_for(crowd.api.call("batch", {"commands": commands, "parallel": True}), 5)
     assert reply["replies"][0]["publish"]["offset"] == 1
     assert reply["replies"][1] == {"channels": {"channels": {"news": {"num_clients": 1}}}}
+
+
+async def test_a_token_is_revoked_where_the_broker_is_and_no_worker_is_asked() -> None:
+    broker = MemoryBroker(Deaf(), lambda: 0.0)
+    crew = cast(Crew, SimpleNamespace(ready=[], retiring=[]))
+    desk = Counterpart(broker, Namespaces(OPTIONS))
+    api = CrewApi(desk, crew, max_channel_length=128, max_message_size=65536)
+    assert await api.call("revoke_token", {"uid": "1"}) == {}
+    assert await api.call("invalidate_user_tokens", {"user": "ann"}) == {}
+    worker = RevocationLog(lambda: broker)
+    worker.follow()
+    assert worker.revoked.refuses(Token("1"))
+    assert worker.revoked.refuses(Token(user="ann"))
+    assert desk.published == 0, "it is no publication of anybody's"

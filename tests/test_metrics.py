@@ -38,6 +38,7 @@ GAUGES = {
     "stentor_max_connections",
     "stentor_channels",
     "stentor_subscriptions",
+    "stentor_revocations",
     "stentor_queue_bytes",
     "stentor_max_queue_bytes",
     "stentor_queue_messages",

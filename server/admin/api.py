@@ -10,6 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from math import inf
 from typing import Any, Final, Protocol
 
 import orjson
@@ -36,8 +37,11 @@ from server.brokers.base import (
     Terms,
 )
 from server.core.publication import ClientInfo, Publication
+from server.core.revocations import MOST as MOST_REVOCATIONS
+from server.core.revocations import Revocation
 from server.dialects.centrifuge.data import json_tags, json_text
 from server.node.namespaces import Namespaces
+from server.node.revocation_log import RevocationLog
 
 # What one broadcast or one batch may name: more would keep the loop from everyone else.
 MOST_CHANNELS: Final = 1000
@@ -57,6 +61,9 @@ class Desk(Protocol):
 
     @property
     def broker(self) -> Broker: ...
+
+    @property
+    def revocations(self) -> RevocationLog: ...
 
     def publish(self, channel: str, publication: Publication, done: Done[Published], terms: Terms) -> None:
         """Publish on a channel."""
@@ -80,6 +87,8 @@ class Api(ABC):
             "unsubscribe": self.unsubscribe,
             "disconnect": self.disconnect,
             "refresh": self.refresh,
+            "revoke_token": self.revoke_token,
+            "invalidate_user_tokens": self.invalidate_user_tokens,
             "presence": self.presence,
             "presence_stats": self.presence_stats,
             "history": self.history,
@@ -123,6 +132,40 @@ class Api(ABC):
     @abstractmethod
     async def info(self, fields: Fields) -> Answer:
         """Tell of the nodes."""
+
+    # Tokens: what is said of them is for all servers, and so one stream of the broker's
+
+    async def revoke_token(self, fields: Fields) -> Answer:
+        """Revoke the token with the id (``jti``) ``uid``, until ``expire_at`` (Unix time; 0: for good)."""
+        uid = fields.text("uid")
+        if not uid:
+            raise ApiError(BAD_REQUEST, "uid: the id of a token is needed")
+        return await self._revoke(Revocation(uid=uid, ends=self._end(fields)))
+
+    async def invalidate_user_tokens(self, fields: Fields) -> Answer:
+        """Revoke the connection tokens of ``user`` from before ``issued_before`` (Unix time; 0: now).
+
+        With a ``channel`` it is the subscription tokens for that; ``expire_at`` as in revoke_token.
+        """
+        user = fields.user()
+        channel = fields.channel() if fields.text("channel", self._max_channel_length) else ""
+        # The second that is now is spared: a token that is issued right after this says the same ``iat``.
+        before = fields.natural("issued_before") or int(self._desk.revocations.wall_clock())
+        return await self._revoke(Revocation("", user, channel, before, self._end(fields)))
+
+    def _end(self, fields: Fields) -> float:
+        end = fields.natural("expire_at")
+        if end and end <= self._desk.revocations.wall_clock():
+            raise ApiError(BAD_REQUEST, "expire_at: is in the past")
+        return end or inf
+
+    async def _revoke(self, revocation: Revocation) -> Answer:
+        revocations = self._desk.revocations
+        if not revocations.is_needed:
+            raise ApiError(NOT_AVAILABLE, "only signed tokens can be revoked, and there are none (auth)")
+        if not await _answer(lambda done: revocations.revoke(revocation, done)):
+            raise ApiError(NOT_AVAILABLE, f"{MOST_REVOCATIONS} revocations are in force: there is room for no more")
+        return {}
 
     # Publications
 

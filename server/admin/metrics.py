@@ -92,6 +92,11 @@ class StentorCollector(Collector):
         )  # fmt: skip
         yield GaugeMetricFamily("stentor_channels", "Channels with subscribers.", value=len(listener.node.audiences))
         yield GaugeMetricFamily("stentor_subscriptions", "Subscriptions.", value=listener.hub.subscriptions)
+        yield GaugeMetricFamily(
+            "stentor_revocations",
+            "Revocations of tokens in force, as this process knows them.",
+            value=len(listener.node.revocations.revoked),
+        )
 
     def _messages(self) -> Iterator[Metric]:
         counters = self._listener.counters

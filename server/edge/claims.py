@@ -14,6 +14,7 @@ length of a token bounds them all. Knows neither keys nor clocks.
 from __future__ import annotations
 
 import json
+import math
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from server.core.names import name_fault
+from server.core.revocations import Token
 from server.dialects.centrifuge.data import is_json, without_newlines
 
 Claims = Mapping[str, Any]
@@ -74,7 +76,8 @@ class Identity:
     """A client that was let in: its name ("" when anonymous), and when its connection ends (Unix time, or None).
 
     `info` is JSON that others may see, or empty. `meta` is a JSON object (a dict) that no client may see, or None. The
-    client is put on `channels`, and on those of `subs` in their own way.
+    client is put on `channels`, and on those of `subs` in their own way. `token` is what let it in, if that can be
+    revoked.
     """
 
     user: str = ""
@@ -83,6 +86,7 @@ class Identity:
     meta: object = None
     channels: tuple[str, ...] = ()
     subs: Mapping[str, ServerSubscription] = field(default_factory=lambda: NO_SUBSCRIPTIONS)
+    token: Token | None = field(default=None, compare=False)
 
     @property
     def granted(self) -> frozenset[str]:
@@ -98,6 +102,7 @@ class Grant:
     info: bytes = b""
     data: bytes | None = None
     overrides: Overrides = NO_OVERRIDES
+    token: Token | None = field(default=None, compare=False)
 
 
 def read_identity(claims: Claims, max_channel_length: int) -> Identity:
@@ -111,6 +116,7 @@ def read_identity(claims: Claims, max_channel_length: int) -> Identity:
         _meta(claims),
         _channels(claims, max_channel_length),
         _subs(claims, max_channel_length),
+        read_token(claims),
     )
 
 
@@ -123,7 +129,19 @@ def read_grant(claims: Claims, *, channel: str, user: str) -> Grant:
         raise ForAnother("channel: is another")
     if _user(claims) != user:
         raise ForAnother("sub: is another user")
-    return Grant(_ends(claims), _shown(claims, "info") or b"", _shown(claims, "data"), _overrides(claims))
+    return Grant(
+        _ends(claims),
+        _shown(claims, "info") or b"",
+        _shown(claims, "data"),
+        _overrides(claims),
+        read_token(claims, channel),
+    )
+
+
+def read_token(claims: Claims, channel: str = "") -> Token:
+    """Read what a token can be revoked by; `channel` is that of a subscription token. Raises WrongClaim."""
+    issued = date(claims, "iat")
+    return Token(_typed(claims, "jti", str) or "", _user(claims), -math.inf if issued is None else issued, channel)
 
 
 def is_over(claims: Claims, now: float) -> bool:

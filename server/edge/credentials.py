@@ -1,18 +1,19 @@
 """Who a client is, and what it may subscribe to: static tokens or JSON Web Tokens, checked before anything is done.
 
 Laws: a static token is compared as bytes, in constant time. A JSON Web Token is verified (`signatures`), then read
-(`claims`), and its time is looked at last: only what is good otherwise is called expired. A token is never in a log, a
-metric or an error. What is refused is refused in one of three sentences.
+(`claims`), then it must not be revoked; its time is looked at last: only what is good otherwise is called expired. A
+token is never in a log, a metric or an error. What is refused is refused in one of three sentences.
 """
 
 from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
+from server.core.revocations import Token
 from server.edge.claims import (
     ForAnother,
     Grant,
@@ -109,7 +110,8 @@ class StaticTokens:
 class JsonWebTokens:
     """Connection tokens that were signed by a key of ours; the parameters are those of `Signatures`.
 
-    Channels that a token names must have names that fit `max_channel_length`.
+    Channels that a token names must have names that fit `max_channel_length`. `is_revoked` tells of those that are good
+    no more.
     """
 
     def __init__(
@@ -121,7 +123,9 @@ class JsonWebTokens:
         issuer: str | None = None,
         require_exp: bool = True,
         max_channel_length: int = 128,
+        is_revoked: Callable[[Token], bool] = lambda token: False,
     ) -> None:
+        self._is_revoked = is_revoked
         self._signatures = Signatures(keys, algorithm, audience=audience, issuer=issuer, require_exp=require_exp)
         self._max_channel_length = max_channel_length
 
@@ -131,12 +135,13 @@ class JsonWebTokens:
         with _refusing():
             claims = self._signatures.verify(token)
             identity = read_identity(claims, self._max_channel_length)
+            _check_revoked(identity.token, self._is_revoked)
             _check_time(claims)
         return identity
 
 
 class SignedSubscriptionTokens:
-    """Subscription tokens that were signed by a key of ours; the parameters are those of `Signatures`."""
+    """Subscription tokens that were signed by a key of ours; the parameters are those of `JsonWebTokens`."""
 
     def __init__(
         self,
@@ -146,13 +151,16 @@ class SignedSubscriptionTokens:
         audience: str | None = None,
         issuer: str | None = None,
         require_exp: bool = True,
+        is_revoked: Callable[[Token], bool] = lambda token: False,
     ) -> None:
+        self._is_revoked = is_revoked
         self._signatures = Signatures(keys, algorithm, audience=audience, issuer=issuer, require_exp=require_exp)
 
     def check(self, token: str, *, channel: str, user: str) -> Grant:
         with _refusing():
             claims = self._signatures.verify(token)
             grant = read_grant(claims, channel=channel, user=user)
+            _check_revoked(grant.token, self._is_revoked)
             _check_time(claims)
         return grant
 
@@ -166,6 +174,11 @@ def _refusing() -> Iterator[None]:
         # Not from it: its traceback would have the token in its frames.
         kind = Foreign if isinstance(wrong, ForAnother) else Refused
         raise kind("The token is not valid.") from None
+
+
+def _check_revoked(token: Token | None, is_revoked: Callable[[Token], bool]) -> None:
+    if token is not None and is_revoked(token):
+        raise BadToken
 
 
 def _check_time(claims: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ A session decides nothing about sockets; its connection tells it of messages, of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from server.core.counters import Drop
 from server.core.frames import TEXT, encode_frame
 from server.core.outbox import Outbox
 from server.core.publication import Publication
+from server.core.revocations import Token
 from server.dialects.centrifuge import codes
 from server.dialects.centrifuge.codes import Disconnect, Error, Unsubscribe
 from server.dialects.raw import is_text
@@ -83,6 +85,9 @@ class Session(Protocol):
     def end(self, disconnect: Disconnect) -> None:
         """End the connection, since the server API says so. Idempotent."""
 
+    def drop_revoked(self, is_revoked: Callable[[Token], bool]) -> None:
+        """End what lives by a token that was revoked. Idempotent."""
+
 
 class RawSession:
     """A client on one channel: what it says goes to all of them, itself included.
@@ -91,15 +96,18 @@ class RawSession:
     """
 
     __slots__ = (
-        "_connection", "_has_left", "_node", "_service", "_unanswered", "channel", "client", "outbox", "subscription",
-        "user",
+        "_connection", "_has_left", "_node", "_service", "_token", "_unanswered", "channel", "client", "outbox",
+        "subscription", "user",
     )  # fmt: skip
 
     dialect = "raw"
     ping_frame = None
 
-    def __init__(self, connection: Connection, service: Service, channel: str, user: str = "") -> None:
+    def __init__(
+        self, connection: Connection, service: Service, channel: str, user: str = "", token: Token | None = None
+    ) -> None:
         self._service = service
+        self._token = token
         self._node = node = service.node
         self.channel = channel
         self.user = user
@@ -188,6 +196,10 @@ class RawSession:
         """End the connection; Centrifugo's own codes mean nothing in this dialect, those of the caller's stand."""
         self._connection.close(_plain(disconnect), disconnect.reason)
 
+    def drop_revoked(self, is_revoked: Callable[[Token], bool]) -> None:
+        if self._token is not None and is_revoked(self._token):
+            self.end(codes.DISCONNECT_INVALID_TOKEN)
+
 
 class EchoSession:
     """A client that hears itself and nobody else. Takes part in no channel.
@@ -195,15 +207,16 @@ class EchoSession:
     What does not fit the socket is not queued: nothing more is read from the client until it has taken its echo.
     """
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_connection", "_token")
 
     dialect = "echo"
     channel = client = ""
     outbox = subscription = None
     ping_frame = None
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, token: Token | None = None) -> None:
         self._connection = connection
+        self._token = token
 
     def message(self, opcode: int, payload: bytes | bytearray) -> None:
         if opcode == TEXT and not is_text(payload):
@@ -229,6 +242,10 @@ class EchoSession:
     def end(self, disconnect: Disconnect) -> None:
         """End the connection, as a raw client's."""
         self._connection.close(_plain(disconnect), disconnect.reason)
+
+    def drop_revoked(self, is_revoked: Callable[[Token], bool]) -> None:
+        if self._token is not None and is_revoked(self._token):
+            self.end(codes.DISCONNECT_INVALID_TOKEN)
 
 
 def _plain(disconnect: Disconnect) -> int:

@@ -27,7 +27,7 @@ class Sessions:
         if admission.dialect == "centrifuge":
             codec = protobuf_codec if admission.subprotocol == PROTOBUF else json_codec
             return CentrifugeSession(connection, service, codec, admission.identity)
-        if admission.dialect == "echo":
-            return EchoSession(connection)
         identity = admission.identity or ANONYMOUS
-        return RawSession(connection, service, admission.channel, identity.user)
+        if admission.dialect == "echo":
+            return EchoSession(connection, identity.token)
+        return RawSession(connection, service, admission.channel, identity.user, identity.token)

@@ -30,6 +30,7 @@ from server.core.subscription import Subscription, Write
 from server.dialects.centrifuge.replies import Join, Leave
 from server.node.audience import CODECS, UNKNOWN, Audience, Held, Lane, Reading
 from server.node.namespaces import Namespaces, RecoveryMode
+from server.node.revocation_log import REVOKED, RevocationLog
 
 log = logging.getLogger("stentor.node")
 
@@ -81,6 +82,7 @@ class Node:
         # How many publications were heard on each channel; None as long as nobody wants to know.
         self.traffic: dict[str, int] | None = None
         self.broker: Broker  # joined later: the broker wants an ear first
+        self.revocations = RevocationLog(lambda: self.broker)
         self._counters = counters
         self._declare_gap = declare_gap
 
@@ -152,6 +154,8 @@ class Node:
         """Hand a publication to everyone who listens here."""
         audience = self.audiences.get(channel)
         if audience is None or not audience.is_heard:
+            if channel == REVOKED:
+                self.revocations.look()
             return True
         if publication.offset and not self._advance(audience, publication, epoch):
             return True
@@ -175,6 +179,8 @@ class Node:
         """Check the position of everyone on `channel`, or on all: something may be missing."""
         if channel is None:
             self.check_positions()
+        elif channel == REVOKED:
+            self.revocations.look()
         elif channel in self.audiences:
             self._check(self.audiences[channel])
 
@@ -184,6 +190,7 @@ class Node:
         """Ask the broker of every channel with positions whether it is ahead; called every POSITION_CHECK seconds."""
         for audience in list(self.audiences.values()):
             self._check(audience)
+        self.revocations.look()
 
     def check_suspects(self) -> None:
         """Look again at the channels that were behind; called every SECOND_LOOK seconds."""

@@ -16,6 +16,7 @@ from server.admin.fields import INTERNAL, ApiError, Fields
 from server.brokers.base import Broker, BrokerError, Published, Terms
 from server.core.publication import ClientInfo, Publication
 from server.node.namespaces import Namespaces
+from server.node.revocation_log import RevocationLog
 from server.supervisor.crew import Crew
 from server.supervisor.worker_link import Unanswered
 
@@ -45,6 +46,7 @@ class Counterpart:
     def __init__(self, broker: Broker, namespaces: Namespaces) -> None:
         self.broker = broker
         self.namespaces = namespaces
+        self.revocations = RevocationLog(lambda: broker)
         self.published = 0
 
     def publish(

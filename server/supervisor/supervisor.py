@@ -110,6 +110,7 @@ class Supervisor:
         local = blueprint.is_in_memory(settings)
         self._broker: Broker = self.exchange.broker if local else blueprint.broker(settings)(Deaf())
         desk = Counterpart(self._broker, blueprint.namespaces(settings))
+        desk.revocations.is_needed = settings.auth == "jwt"
         crew_api = CrewApi(
             desk,
             self.crew,

@@ -28,7 +28,7 @@ _MOMENTARY: Final = ("stentor_client_queue_",)
 # What two workers in one place do not have together; the newer one tells.
 _NOT_ADDED: Final = (
     "process_", "python_", "stentor_build_info", "stentor_broker_up", "stentor_brownout_level",
-    "stentor_tls_certificate_expiry_timestamp_seconds",
+    "stentor_tls_certificate_expiry_timestamp_seconds", "stentor_revocations",
 )  # fmt: skip
 _UP: Final = "stentor_worker_up"
 

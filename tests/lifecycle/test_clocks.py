@@ -26,6 +26,10 @@ ALLOWED = {
     ): "the date of what is kept, for those who read it; nothing is reckoned with it",
     ("admin/live.py", "__init__"): "the dates on the operator's charts; nothing is reckoned with it",
     ("admin/node_api.py", "__init__"): "when credentials end, as the server API says it, is Unix time",
+    (
+        "node/revocation_log.py",
+        "__init__",
+    ): "the end of a revocation is Unix time, as that of the token is: they jump together",
     ("edge/credentials.py", "_check_time"): "the times of a token are Unix times",
     ("blueprint.py", "broker"): "the date of what is kept, for those who read it; nothing is reckoned with it",
     ("worker.py", "_service"): "when credentials end is Unix time: turned into a duration once, when they are shown",

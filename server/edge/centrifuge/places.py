@@ -19,6 +19,7 @@ from server.brokers.base import BrokerError
 from server.core.history import Position
 from server.core.names import name_fault
 from server.core.publication import ClientInfo
+from server.core.revocations import Token
 from server.core.subscription import Subscription
 from server.dialects.centrifuge import codes, commands
 from server.dialects.centrifuge.replies import Subscribed, SubscribeResult
@@ -40,7 +41,7 @@ class Place:
 
     __slots__ = (
         "chan_info", "channel", "data", "expires", "has_left", "is_by_identity", "is_server_side", "may_recover",
-        "options", "places", "reading", "shows_joins", "shows_presence", "subscription",
+        "options", "places", "reading", "shows_joins", "shows_presence", "subscription", "token",
     )  # fmt: skip
 
     def __init__(self, places: Places, channel: str, reading: Reading, *, is_server_side: bool) -> None:
@@ -58,6 +59,7 @@ class Place:
         self.chan_info = b""
         self.data: bytes | None = None
         self.expires: float | None = None  # Unix time
+        self.token: Token | None = None  # that it lives by, beside the connection's
 
     def allow(self, given: Grant | ServerSubscription) -> None:
         """Take over what a token says of this subscription."""
@@ -89,12 +91,13 @@ class Place:
 class Places:
     """A client's channels, by name."""
 
-    __slots__ = ("_by_channel", "service", "session")
+    __slots__ = ("_by_channel", "_has_tokens", "service", "session")
 
     def __init__(self, session: CentrifugeSession) -> None:
         self.session = session
         self.service = session.service
         self._by_channel: dict[str, Place] = {}
+        self._has_tokens = False  # or has had one for a channel, which few clients have
 
     def __len__(self) -> int:
         return len(self._by_channel)
@@ -186,6 +189,7 @@ class Places:
             return codes.ERROR_PERMISSION_DENIED
         place.allow(grant)
         place.expires = grant.expires
+        self.live_by(place, grant.token)
         return None
 
     def _enter(self, place: Place, command: commands.Subscribe, entered: Entered) -> None:
@@ -235,6 +239,11 @@ class Places:
             node.broker.publish_join(place.channel, place.info)
         entered(place, _result(place, command, answer, service.ttl))
 
+    def live_by(self, place: Place, token: Token | None) -> None:
+        """Let a subscription live by a token: if that is revoked, it ends."""
+        place.token = token
+        self._has_tokens = True
+
     def prolong(self, place: Place, expires: float | None) -> None:
         """Let a subscription last until `expires` (Unix time); for ever if None."""
         service = self.service
@@ -279,6 +288,14 @@ class Places:
             return False
         self.session.push(channel, why)
         return True
+
+    def drop_revoked(self, is_revoked: Callable[[Token], bool]) -> None:
+        """Take the client off the channels that it is on by a token that was revoked; it need not come back with it."""
+        if not self._has_tokens:
+            return
+        places = self._by_channel.values()
+        for place in [place for place in places if place.token is not None and is_revoked(place.token)]:
+            self.throw_out(place.channel, codes.UNSUBSCRIBE_BY_SERVER)
 
     def lose_position(self, channel: str) -> None:
         """Tell the client that the channel's stream has a gap for it; it is off the hub already."""

@@ -64,6 +64,7 @@ def sub_refresh(session: CentrifugeSession, id: int, command: commands.SubRefres
     except Refused:
         session.end(codes.DISCONNECT_INVALID_TOKEN)
         return
+    places.live_by(place, grant.token)
     places.prolong(place, grant.expires)
     if grant.info != place.chan_info:
         place.chan_info = grant.info

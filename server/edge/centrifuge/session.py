@@ -21,6 +21,7 @@ from server.core import names
 from server.core.counters import Drop
 from server.core.frames import encode_frame
 from server.core.outbox import Outbox
+from server.core.revocations import Token
 from server.dialects.centrifuge import codes, commands, replies
 from server.dialects.centrifuge.codec import Codec
 from server.dialects.centrifuge.codes import BadCommands, Disconnect, Error
@@ -357,6 +358,16 @@ class CentrifugeSession:
             return
         self._speak()
         self._connection.close(disconnect.code, disconnect.reason)
+
+    def drop_revoked(self, is_revoked: Callable[[Token], bool]) -> None:
+        """End the connection, or those of its subscriptions, that live by a token that was revoked. Idempotent."""
+        if self.is_over:
+            return
+        token = (self._admitted or self.identity).token
+        if token is not None and is_revoked(token):
+            self.end(codes.DISCONNECT_INVALID_TOKEN)
+        else:
+            self.places.drop_revoked(is_revoked)
 
     # Endings
 
