@@ -99,7 +99,7 @@ def test_a_publisher_of_a_congested_channel_is_not_read_from_until_there_is_room
     bob.subscribes("news")
     home.node.publish("news", Publication(b'"' + b"x" * CONGESTION_BYTES + b'"', is_json=True), lambda done: None)
     alice.says('{"id":2,"publish":{"channel":"news","data":1}}')
-    assert alice.connection.holds_reading
+    assert alice.connection.reader.is_held
     assert not alice.transport.is_reading
     home.loop.settle()
     assert alice.transport.is_reading

@@ -123,6 +123,16 @@ async def test_an_evicted_client_that_reads_again_gets_the_reason() -> None:
         assert server.home.counters.closed == {"1013": 1}
 
 
+async def test_a_client_that_answers_no_ping_hears_why_before_the_end() -> None:
+    async with listening() as server:
+        client = await server.open()
+        client.connection.lose_contact()
+        [said] = wire.read(await client.hung_up())
+        assert (said.code, said.reason) == (3012, "no pong")
+        await until(lambda: not server.home.listener.connections)
+        assert server.home.counters.closed == {"3012": 1}
+
+
 async def test_finishing_drains_before_the_close_frame() -> None:
     async with listening(LagLimits(LagPolicy.DISCONNECT, messages=1000, bytes=1 << 30)) as server:
         client = await server.open(receive_buffer=SMALL)
@@ -201,11 +211,11 @@ async def test_an_echo_larger_than_the_socket_holds_the_reading() -> None:
         connection = client.connection
         message = wire.frame(wire.BINARY, bytes(1 << 18))
         sending = asyncio.create_task(client.send(message * 20))
-        await until(lambda: connection.holds_reading)
+        await until(lambda: connection.reader.is_held)
         frames = await client.read_frames(20)
         await sending
         assert [len(frame.payload) for frame in frames] == [1 << 18] * 20
-        await until(lambda: not connection.holds_reading)
+        await until(lambda: not connection.reader.is_held)
 
 
 async def test_a_connection_that_has_ended_is_freed_without_the_collector() -> None:

@@ -163,11 +163,11 @@ def test_nor_is_a_client_whom_we_do_not_read() -> None:
     home = house(ping_interval=TICK, pong_timeout=1.0)
     connection, _ = home.open()
     home.tick()
-    connection.hold_reading()
+    connection.reader.hold()
     for _ in range(100):
         home.tick(TICK)
     assert connection.is_open
-    connection.release_reading()
+    connection.reader.release()
     for _ in range(12):
         home.tick(TICK)
     assert not connection.is_open, "in the end, silence is silence"

@@ -57,10 +57,10 @@ def test_a_request_in_pieces_is_put_together_in_the_queue():
     request = wire.request("/ws")
     connection.data_received(request[:20])
     connection.data_received(request[20:])
-    assert connection.is_queuing
+    assert connection.reader.is_queuing
     home.loop.settle()
     assert wire.answer(transport.take()).status == 101
-    assert not connection.is_queuing
+    assert not connection.reader.is_queuing
 
 
 def test_the_first_frame_of_a_centrifuge_client_waits_and_what_follows_stays_in_order():

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+from struct import pack
+from typing import Any
+
+import pytest
+
 from server.core.lag import LagLimits, LagPolicy
 from server.edge.outlet import DRAIN_BYTES
 from tests import wire
+from tests.fakes import Transport
 from tests.house import House, house
 
 
@@ -96,3 +103,45 @@ def test_a_client_that_reads_a_little_is_written_a_little() -> None:
         assert connection.unsent_bytes <= DRAIN_BYTES + 3000
     assert wire.texts(transport.take()) == words
     home.assert_balanced()
+
+
+# Dropped
+
+
+class Socket:
+    """Notes what is asked of it, unless it `has_gone`."""
+
+    def __init__(self, *, has_gone: bool = False) -> None:
+        self.has_gone = has_gone
+        self.options: list[tuple[int, int, bytes]] = []
+
+    def setsockopt(self, level: int, name: int, value: bytes) -> None:
+        if self.has_gone:
+            raise OSError("bad file descriptor")
+        self.options.append((level, name, value))
+
+
+RESET = [(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))]
+
+
+@pytest.mark.parametrize(
+    ("unsent", "is_closing", "options"),
+    [(False, False, RESET), (True, False, RESET), (True, True, RESET), (False, True, [])],
+)
+def test_what_is_unsent_when_a_client_is_dropped_the_kernel_does_not_keep(
+    monkeypatch: pytest.MonkeyPatch, *, unsent: bool, is_closing: bool, options: list[Any]
+) -> None:
+    sock = Socket()
+    ask = Transport.get_extra_info
+    monkeypatch.setattr(Transport, "get_extra_info", lambda *name: sock if name[1] == "socket" else ask(*name))
+    home = house()
+    connection, transport = home.open()
+    if unsent:
+        transport.stall()
+        say(home, "stays")
+    if is_closing:
+        transport.close()
+    connection.abort("")
+    assert (transport.is_aborted, sock.options) == (True, options)
+    sock.has_gone = True
+    connection.abort("")

@@ -693,10 +693,10 @@ def test_answers_that_come_later_come_to_a_client_that_does_not_read_as_well() -
     ann.says(*[f'{{"id":{id},"history":{{"channel":"a"}}}}' for id in (2, 3, 4)])
     for answer in reversed(broker.read):
         answer()
-    assert ann.connection.holds_reading
+    assert ann.connection.reader.is_held
     ann.transport.drain()
     assert [orjson.loads(line)["id"] for line in ann.hears()] == [4, 3, 2]
-    assert not ann.connection.holds_reading
+    assert not ann.connection.reader.is_held
     ann.says('{"id":5,"history":{"channel":"a"}}')
     ann.goes()
     broker.read[-1]()

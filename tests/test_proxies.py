@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.datastructures import Headers
 
-from server.edge.connection import PARSE_BYTES
 from server.edge.listener import DOORWAY
 from server.edge.proxies import (
     MAX_HEADER_BYTES,
@@ -18,6 +17,7 @@ from server.edge.proxies import (
     ProxyHeaderError,
     read_proxy_header,
 )
+from server.edge.reader import PARSE_BYTES
 from tests import wire
 from tests.house import House, house
 from tests.peers import listening, until
@@ -342,6 +342,13 @@ def test_from_anybody_else_a_header_is_a_bad_request(header: bytes, peer: str) -
     assert (connection.address, home.counters.rejected) == (peer, {"bad_request": 1})
 
 
+def test_what_follows_no_header_is_not_looked_at() -> None:
+    home = behind()
+    connection, transport = home.accept(address=PROXY)
+    connection.data_received(b"PROXY " + b"x" * 3 * PARSE_BYTES)
+    assert (transport.is_aborted, home.counters.rejected) == (True, {"bad_request": 1})
+
+
 def test_one_header_is_enough() -> None:
     home = behind()
     connection, transport = home.accept(address=PROXY)
@@ -434,6 +441,7 @@ def test_one_client_may_not_fill_the_doorway_behind_a_proxy_either() -> None:
     assert wire.answer(transport.take()).status == 503
     assert transport.is_closing()
     assert home.counters.rejected == {"address": 1}
+    assert (connection.is_open, home.gate.open) == (False, 0), "what came behind the header is not looked at"
     transport.lose()
     connection, transport = home.accept(address=PROXY)
     connection.data_received(LINE.replace(b".7 ", b".8 ") + wire.request())

@@ -12,16 +12,17 @@ from server.core.hub import CONGESTION_BYTES
 from server.core.lag import LagLimits, LagPolicy
 from server.edge.closing import Close
 from server.edge.connection import Connection
-from server.edge.intake import Hold
+from server.edge.reader import Hold
 from server.edge.session import EchoSession, RawSession
 from tests.fakes import Transport
 from tests.house import House, house
 
 
 class Door:
-    """What a session sees of its connection, and what it asked of it."""
+    """What a session sees of its connection, which is its reader here, too; and what it asked of it."""
 
     def __init__(self) -> None:
+        self.reader = self
         self.asked: list[object] = []
         self.transport = Transport()
         self.paused = False
@@ -32,10 +33,10 @@ class Door:
     def fail(self, code: int, reason: str) -> None:
         self.asked.append(("fail", int(code), reason))
 
-    def hold_reading(self, why: Hold = Hold.CONGESTED) -> None:
+    def hold(self, why: Hold = Hold.CONGESTED) -> None:
         self.asked.append(f"hold {why.name}")
 
-    def release_reading(self, why: Hold = Hold.CONGESTED) -> None:
+    def release(self, why: Hold = Hold.CONGESTED) -> None:
         self.asked.append(f"release {why.name}")
 
 

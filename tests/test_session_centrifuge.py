@@ -11,7 +11,6 @@ from server.edge.closing import Close
 from server.node.namespaces import ChannelOptions
 from tests import wire
 from tests.speaker import (
-    BAD,
     CONNECT,
     UNAVAILABLE,
     Binary,
@@ -105,38 +104,6 @@ def test_who_never_connects_is_stale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "answer"),
-    [
-        ('{"id":5,"ping":{}}', [error(5, *UNAVAILABLE)]),
-        ('{"id":5,"rpc":{"method":"sum","data":[1]}}', [error(5, 104, "method not found")]),
-        ('{"id":5,"dance":{}}', [error(5, 104, "method not found")]),
-        ('{"id":5}', [error(5, 104, "method not found")]),
-        ('{"id":5,"subscribe":7}', [error(5, *BAD)]),
-        ('{"id":5,"subscribe":{"channel":7}}', [error(5, *BAD)]),
-        ('{"id":5,"subscribe":{},"publish":{}}', [error(5, *BAD)]),
-        ('{"id":5,"history":{"channel":"news","limit":"all"}}', [error(5, *BAD)]),
-        ('{"id":5,"publish":{"channel":"news"}}', [error(5, *BAD)]),
-        ('{"id":5,"publish":{"data":1}}', [error(5, *BAD)]),
-        ('{"id":5,"publish":{"channel":"a b","data":1}}', [error(5, *BAD)]),
-        ('{"id":5,"unsubscribe":{}}', [error(5, *BAD)]),
-        ('{"id":5,"unsubscribe":{"channel":"never"}}', ['{"id":5,"unsubscribe":{}}']),
-        ('{"id":5,"publish":{"channel":"x","data":1,"type":1}}', [error(5, *UNAVAILABLE)]),
-        ('{"id":4294967295,"ping":{}}', [error(4294967295, *UNAVAILABLE)]),
-        ('{"send":{"data":{}}}', []),
-        ('{"id":5,"send":{"data":{}}}', []),
-        ("{}", []),
-        ('{"id":0}', []),
-        ("{}\n{}\n", []),
-        ('{"id":5,"publish":{"channel":"x","data":"\\ud800"}}', [error(5, *BAD)]),
-    ],
-)
-def test_every_command_gets_its_answer(line: str, answer: list[str]) -> None:
-    alice = connected(dialect_house())
-    assert alice.asks(line) == answer
-    assert alice.close is None
-
-
-@pytest.mark.parametrize(
     "line",
     [
         "",
@@ -222,7 +189,7 @@ def test_a_client_that_does_not_read_is_not_answered_for_ever() -> None:
     assert len(answers) == 1001
     assert answers[-1] == error(8, *UNAVAILABLE)
     assert all(line.startswith('{"id":7,"presence":{') for line in answers[:-1])
-    assert not alice.connection.holds_reading
+    assert not alice.connection.reader.is_held
 
 
 def test_a_client_that_does_not_read_may_go_in_the_middle_of_its_questions() -> None:
@@ -231,7 +198,7 @@ def test_a_client_that_does_not_read_may_go_in_the_middle_of_its_questions() -> 
     alice.subscribes("hall")
     alice.transport.stall()
     alice.says(*['{"id":7,"presence":{"channel":"hall"}}'] * 1000)
-    assert alice.connection.holds_reading
+    assert alice.connection.reader.is_held
     home.tick(10.5)
     home.tick(10.5)
     assert alice.transport.is_aborted

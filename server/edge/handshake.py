@@ -1,7 +1,8 @@
-"""The opening handshake of one connection: from the first byte of a request to its answer. RFC 6455, section 4.2.
+"""The opening handshake of one connection: from its first byte to the answer. RFC 6455, section 4.2.
 
-Laws: a request is judged once; nobody speaks the protocol before it is agreed on; what a stranger may make us hold is
-MAX_REQUEST_BYTES. Every answer is left in the library's protocol, which knows how to write it; whoever asks writes.
+Laws: whose connection it is, a trusted proxy may say first; a request is judged once; nobody speaks the protocol before
+it is agreed on; what a stranger may make us hold is MAX_REQUEST_BYTES. Every answer is left in the library's protocol,
+which knows how to write it; whoever asks writes.
 Knows requests and the gate, but neither transports nor sessions.
 """
 
@@ -15,6 +16,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from server.edge.gate import Admission, Gate, respond
+from server.edge.proxies import ProxyHeaderError, read_proxy_header
 
 if TYPE_CHECKING:
     from websockets.protocol import Event
@@ -25,6 +27,13 @@ if TYPE_CHECKING:
 
 # What an opening handshake may weigh: the library's own limits, by the line, would let a stranger fill a mebibyte.
 MAX_REQUEST_BYTES: Final = 32 * 1024
+
+
+class Named(NamedTuple):
+    """A trusted proxy has said whose connection it is; `rest` is what it has passed on of the client's own."""
+
+    address: str
+    rest: bytes
 
 
 class Denial(NamedTuple):
@@ -45,35 +54,60 @@ _NO_REQUEST: Final = Denial("not a request")
 
 
 class Handshake:
-    """What has come of a request, and what becomes of it."""
+    """What has come of a request, and what becomes of it; `address` is the client's, as far as is known."""
 
-    __slots__ = ("_counters", "_gate", "_is_over", "_protocol", "_proxies", "_size", "address")
+    __slots__ = ("_counters", "_foreword", "_gate", "_is_over", "_protocol", "_proxies", "_size", "address")
 
-    def __init__(self, protocol: ServerProtocol, gate: Gate, proxies: Proxies, counters: Counters) -> None:
-        self.address = ""  # the client's, when there is an outcome: of the peer, or named by a proxy in the request
+    def __init__(self, protocol: ServerProtocol, gate: Gate, proxies: Proxies, counters: Counters, peer: str) -> None:
+        self.address = peer
         self._protocol = protocol
         self._gate = gate
         self._proxies = proxies
         self._counters = counters
+        # What a proxy has said so far, until the client's own first byte; None when that has come.
+        self._foreword: bytes | None = b"" if proxies.trust(peer) else None
         self._size = 0
         self._is_over = False
 
-    def take(self, events: list[Event], size: int, address: str, now: float) -> Admission | Denial | None:
-        """Take what the library made of `size` bytes more; None while more must come, and after the end."""
-        self._size += size
+    def take(self, data: bytes, now: float) -> Named | Admission | Denial | None:
+        """Take what was read; None while more must come, and after the end."""
+        return self._take_own(data, now) if self._foreword is None else self._take_foreword(self._foreword + data, now)
+
+    def _take_foreword(self, data: bytes, now: float) -> Named | Admission | Denial | None:
+        """Take what a proxy says of its client, if it says anything."""
+        try:
+            header = read_proxy_header(data)
+        except ProxyHeaderError as error:
+            self._counters.rejected["bad_request"] += 1
+            return Denial(str(error), is_answered=False)
+        if header is None:
+            self._foreword = data
+            return None
+        self._foreword = None
+        rest = data[header.size :]
+        if header.address is None:
+            return self._take_own(rest, now)
+        self.address = header.address
+        return Named(header.address, rest)
+
+    def _take_own(self, data: bytes, now: float) -> Admission | Denial | None:
+        """Take what is the client's own."""
+        self._protocol.receive_data(data)
+        events = self._protocol.events_received()
+        self._size += len(data)
         if self._is_over:
             return None
         is_request = bool(events) and self._size <= MAX_REQUEST_BYTES
-        outcome = self._take_request(events, address, now) if is_request else self._take_no_request()
+        outcome = self._take_request(events, now) if is_request else self._take_no_request()
         self._is_over = outcome is not None
         return outcome
 
-    def _take_request(self, events: list[Event], address: str, now: float) -> Admission | Denial:
+    def _take_request(self, events: list[Event], now: float) -> Admission | Denial:
         request = events[0]
         if not isinstance(request, Request) or len(events) > 1 or self._protocol.close_expected():
             # What was read already can't be unread.
             return _EARLY
-        self.address, scheme = self._proxies.client_of(address, request.headers)
+        self.address, scheme = self._proxies.client_of(self.address, request.headers)
         verdict = self._gate.judge(request, self.address, now, scheme)
         if isinstance(verdict, Response):
             self._protocol.send_response(verdict)

@@ -173,12 +173,12 @@ class Wheel:
             self._spare(now)
             return
         for connection in self.opening.expire(now):
-            if connection.is_queuing:
+            if connection.reader.is_queuing:
                 self.opening.add(connection, now)
             else:
                 connection.abort("handshake not finished in time")
         for connection in self.connecting.expire(now):
-            if connection.is_queuing:
+            if connection.reader.is_queuing:
                 self.connecting.add(connection, now)
             else:
                 connection.close(Close.STALE, "no introduction in time")
@@ -187,14 +187,14 @@ class Wheel:
         for connection in self.evicting.expire(now):
             connection.abort("did not take the close frame in time")
         for connection in self.awaiting_pong.expire(now - self._absence):
-            if connection.paused or connection.holds_reading:
+            if connection.paused or connection.reader.is_held:
                 self._overdue.discard(connection)
                 self._await_pong(connection, now)
             else:
                 connection.lose_contact()
         self._spare(now)
         for connection in [c for c, deadline in self.expiring.items() if deadline <= now]:
-            connection.expire()
+            connection.close(Close.EXPIRED, "credentials expired")
         self._ask_for_progress(now)
 
     def _ping(self, now: float) -> None:
@@ -214,7 +214,7 @@ class Wheel:
     def _spare(self, now: float) -> None:
         """Count those who would be gone now, had we not been late ourselves."""
         for connection in self._overdue.expire(now):
-            if connection in self.awaiting_pong and not (connection.paused or connection.holds_reading):
+            if connection in self.awaiting_pong and not (connection.paused or connection.reader.is_held):
                 connection.spare()
 
     def _ask_for_progress(self, now: float) -> None:

@@ -8,7 +8,6 @@ Knows nothing of the transport: what is wrong is said to the connection, which k
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final, cast
 
 from websockets.frames import Frame, Opcode
@@ -29,15 +28,6 @@ FRAMES_PER_MESSAGE: Final = 4
 FRAMES_AT_ONCE: Final = MAX_FRAGMENTS + 64
 
 _DATA: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
-
-
-class Hold(IntEnum):
-    """Why a client is not read from for now, as bits; it is again when no reason is left."""
-
-    CONGESTED = 1  # what it says is more than its channel takes
-    UNREAD = 2  # it does not take what it asked for
-    UNANSWERED = 4  # what it asked for has to wait
-    QUEUING = 8  # it is new, and others are before it
 
 
 class _Fragments:
@@ -86,14 +76,14 @@ class Intake:
 
     def take(self, frames: list[Frame], now: float) -> None:
         """Take the frames of one read, up to one that ends the connection."""
-        connection = self._connection
+        reader = self._connection.reader
         for frame in frames:
-            if connection.is_leaving:
+            if reader.is_leaving:
                 return
             opcode = frame.opcode
             is_answer = opcode is Opcode.PONG and self._take_pong(cast(bytes, frame.data))
             if self._rate and not is_answer and not self._get_allowance(now).admits(frame, now):
-                connection.fail(Close.TOO_MANY, "too many messages")
+                self._connection.fail(Close.TOO_MANY, "too many messages")
                 return
             if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
                 if frame.fin:

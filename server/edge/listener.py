@@ -21,7 +21,7 @@ from websockets.server import ServerProtocol
 from server.core.backlog import Backlog
 from server.core.counters import Counters
 from server.core.limits import AddressCeiling
-from server.edge.closing import Close, close_label
+from server.edge.closing import Cause, Close, close_label
 from server.edge.connection import Connection
 from server.edge.gate import Admission, Gate
 from server.edge.heartbeat import Wheel
@@ -267,8 +267,8 @@ class Listener:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("open %s %s %r", connection.address, admission.dialect, admission.channel)
 
-    def left(self, connection: Connection, code: int, reason: str) -> None:
-        """Settle the account of a lost socket."""
+    def left(self, connection: Connection, cause: Cause | None) -> None:
+        """Settle the account of a lost socket; None: it never became a client's."""
         self.connections.pop(connection, None)
         if not self.proxies.trust(connection.address):
             self._doorway.leave(connection.address)
@@ -276,15 +276,15 @@ class Listener:
         if not self.connections:
             self._empty.set()
         session = connection.session
-        if session is None:
+        if session is None or cause is None:
             return
         self.gate.leave(connection.address)
-        self.counters.closed[close_label(code)] += 1
+        self.counters.closed[close_label(cause.code)] += 1
         self.open_by_dialect[session.dialect] -= 1
-        departure = self._departure(connection, session, code, reason)
+        departure = self._departure(connection, session, cause)
         self.recorder.record(departure)
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("close %s %d %s after %.1f s", departure.address, code, reason, departure.connected)
+            log.debug("close %s %d %s after %.1f s", departure.address, *cause, departure.connected)
 
     def slow(self, connection: Connection, why: str) -> None:
         """Take note of a client that is thrown out for being slow."""
@@ -295,7 +295,7 @@ class Listener:
         """Log an error of our own, which is being handled."""
         log.exception("internal error on the connection of %s", connection.address)
 
-    def _departure(self, connection: Connection, session: Session, code: int, reason: str) -> Departure:
+    def _departure(self, connection: Connection, session: Session, cause: Cause) -> Departure:
         now = self.clock()
         lost = session.outbox.lost if session.outbox is not None else None
         return Departure(
@@ -304,8 +304,8 @@ class Listener:
             client=self.client_id(connection),
             dialect=session.dialect,
             channel=session.channel,
-            code=code,
-            reason=reason,
+            code=cause.code,
+            reason=cause.reason,
             queue_messages=lost.messages if lost else 0,
             queue_bytes=lost.bytes if lost else 0,
             queue_age=now - lost.oldest if lost else 0.0,

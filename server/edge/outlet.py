@@ -6,12 +6,15 @@ Laws:
   had been read of it.
 - automatic answers are bounded: to a client that does not read, only the newest pong is owed (RFC 6455, section 5.5.3).
 - nothing is written to a transport that is closing.
+- what is unsent when it is aborted is dropped, by the kernel too.
 
 Knows bytes; which frames they are, and whether there may still be any, is for the connection to say.
 """
 
 from __future__ import annotations
 
+import socket
+from struct import pack
 from typing import TYPE_CHECKING, Final
 
 from websockets.protocol import State
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 DRAIN_BYTES: Final = 64 * 1024
 
 _CLOSE_FRAME: Final = 0x88  # the first byte of every close frame: FIN, opcode 8
+
+_RESET: Final = pack("ii", 1, 0)  # struct linger: on, 0 seconds
 
 
 class Outlet:
@@ -82,9 +87,26 @@ class Outlet:
             self._transport.write(outbox.take(DRAIN_BYTES))
         return not self.is_full
 
+    def abort(self) -> None:
+        """Drop what is unsent, and the transport. Idempotent, in any state."""
+        transport = self._transport
+        if not transport.is_closing() or transport.get_write_buffer_size():
+            _reset_on_close(transport)
+        # Also when it is closing: over TLS that may wait for the peer's goodbye.
+        transport.abort()
+
     def _owe(self, writes: list[bytes]) -> list[bytes]:
         """Keep back the newest pong for when the client reads again; only a close frame goes out now."""
         closes = [data for data in writes if data[0] == _CLOSE_FRAME]
         if not closes and writes:
             self._pong = writes[-1]
         return closes
+
+
+def _reset_on_close(transport: asyncio.Transport) -> None:
+    """Reset the peer when the transport closes: otherwise the kernel keeps what is unsent, for minutes."""
+    sock = transport.get_extra_info("socket")
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    except (AttributeError, OSError):
+        pass  # not a TCP socket, or gone already: nothing to reset

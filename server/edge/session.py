@@ -19,7 +19,7 @@ from server.dialects.centrifuge import codes
 from server.dialects.centrifuge.codes import Disconnect, Error, Unsubscribe
 from server.dialects.raw import is_text
 from server.edge.closing import Close, standard
-from server.edge.intake import Hold
+from server.edge.reader import Hold
 from server.node.audience import Reading
 from server.node.node import Seat, Unrecovered, Wish
 
@@ -131,7 +131,7 @@ class RawSession:
             self._unanswered += 1
             self._node.publish(self.channel, publication, self._published)
             if self._unanswered >= MOST_UNANSWERED:
-                self._connection.hold_reading(Hold.UNANSWERED)
+                self._connection.reader.hold(Hold.UNANSWERED)
 
     def farewell(self, code: int, reason: str) -> tuple[int, str]:
         return standard(code), reason
@@ -168,10 +168,10 @@ class RawSession:
     def _published(self, answer: Published | BrokerError) -> None:
         self._unanswered -= 1
         if self._unanswered == MOST_UNANSWERED - 1:
-            self._connection.release_reading(Hold.UNANSWERED)
+            self._connection.reader.release(Hold.UNANSWERED)
         if isinstance(answer, Published) and not answer.keeps_up:
-            self._connection.hold_reading()
-            self._node.on_relief(self.channel, self._connection.release_reading)
+            self._connection.reader.hold()
+            self._node.on_relief(self.channel, self._connection.reader.release)
 
     # From the server API
 
@@ -228,10 +228,10 @@ class EchoSession:
         return standard(code), reason
 
     def pause(self) -> None:
-        self._connection.hold_reading(Hold.UNREAD)
+        self._connection.reader.hold(Hold.UNREAD)
 
     def resume(self) -> None:
-        self._connection.release_reading(Hold.UNREAD)
+        self._connection.reader.release(Hold.UNREAD)
 
     def finish(self) -> None:
         """Nothing is queued."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from server.core import names
@@ -26,12 +26,13 @@ from server.dialects.centrifuge import codes, commands, replies
 from server.dialects.centrifuge.codec import Codec
 from server.dialects.centrifuge.codes import BadCommands, Disconnect, Error
 from server.dialects.centrifuge.replies import Push, Result, SubscribeResult
-from server.edge.centrifuge import asking, connecting, renewing
+from server.edge.centrifuge import connecting
+from server.edge.centrifuge.answering import HANDLERS
 from server.edge.centrifuge.places import Place, Places, subscribed_push
 from server.edge.centrifuge.service import MAX_COMMANDS, Service
 from server.edge.closing import Close
 from server.edge.credentials import ANONYMOUS, Identity, ServerSubscription
-from server.edge.intake import Hold
+from server.edge.reader import Hold
 from server.node.audience import CODECS
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ class CentrifugeSession:
         """Take what is asked, in its order; what cannot be taken now waits."""
         self._said = []
         try:
-            while asked and self._state is not State.CONNECTING and not self._connection.has_unread:
+            while asked and self._state is not State.CONNECTING and not self._connection.reader.has_unread:
                 self._take(asked.popleft())
         finally:
             self._speak()
@@ -212,11 +213,11 @@ class CentrifugeSession:
             self._wait_with(asked)
         elif self._waiting is not None:
             self._waiting = None
-            self._connection.release_reading(Hold.UNANSWERED)
+            self._connection.reader.release(Hold.UNANSWERED)
 
     def _wait_with(self, asked: deque[commands.Command]) -> None:
         self._waiting = asked
-        self._connection.hold_reading(Hold.UNANSWERED)
+        self._connection.reader.hold(Hold.UNANSWERED)
 
     def _work_on(self) -> None:
         if self._waiting is not None and self._said is None:
@@ -232,7 +233,7 @@ class CentrifugeSession:
             else:
                 self._connect(command.id, body)
         elif self._state is State.CONNECTED:
-            _HANDLERS[type(body)](self, command.id, body)
+            HANDLERS[type(body)](self, command.id, body)
         else:
             self.end(codes.DISCONNECT_BAD_REQUEST)
 
@@ -262,44 +263,11 @@ class CentrifugeSession:
             self.places.resume()
         self._work_on()
 
-    def _subscribe(self, id: int, command: commands.Subscribe) -> None:
-        def entered(place: Place, result: SubscribeResult | Error) -> None:
-            self.reply(id, result)
+    # For those who answer
 
-        fault = self.places.subscribe(command, entered)
-        if isinstance(fault, Disconnect):
-            self.end(fault)
-        elif fault is not None:
-            self.reply(id, fault)
-
-    def _unsubscribe(self, id: int, command: commands.Unsubscribe) -> None:
-        if not command.channel:
-            self.reply(id, codes.ERROR_BAD_REQUEST)
-            return
-        self.places.leave(command.channel)
-        self.reply(id, replies.UnsubscribeResult())
-
-    def _ask(self, id: int, command: Any) -> None:
-        # Also where nothing can be found: a broker may remember each name that it is asked about.
-        if fault := self.name_fault(command.channel):
-            self.reply(id, fault)
-            return
-        _QUESTIONS[type(command)](self, command, lambda result: self.reply(id, result))
-
-    def _pong(self, id: int, command: commands.Pong) -> None:
+    def take_pong(self) -> None:
+        """Take the answer to the dialect's ping."""
         self._connection.take_pong()
-
-    def _reject(self, id: int, command: commands.Rejected) -> None:
-        self.reply(id, command.error)
-
-    def _ping(self, id: int, command: commands.Ping) -> None:
-        self.reply(id, codes.ERROR_NOT_AVAILABLE)
-
-    def _rpc(self, id: int, command: commands.Rpc) -> None:
-        self.reply(id, codes.ERROR_METHOD_NOT_FOUND)
-
-    def _ignore(self, id: int, command: commands.Send) -> None:
-        """A message to an application that is not here; the protocol has no answer to it."""
 
     def name_fault(self, channel: str) -> Error | None:
         """Say what is wrong with the name of a channel."""
@@ -309,18 +277,18 @@ class CentrifugeSession:
         """Take note of a publication on its way: with too many of them no more is read from this client."""
         self._unanswered += 1
         if self._unanswered >= MOST_UNANSWERED:
-            self._connection.hold_reading()
+            self._connection.reader.hold()
 
     def broker_answered(self) -> None:
         """Take note that a publication has arrived, or not."""
         self._unanswered -= 1
         if self._unanswered == MOST_UNANSWERED - 1:
-            self._connection.release_reading()
+            self._connection.reader.release()
 
     def hold_until_relief(self, channel: str) -> None:
         """Read no more from this client until the channel that it publishes to has room."""
-        self._connection.hold_reading()
-        self.service.node.on_relief(channel, self._connection.release_reading)
+        self._connection.reader.hold()
+        self.service.node.on_relief(channel, self._connection.reader.release)
 
     def last_until(self, expires: float | None) -> None:
         """Let the connection last until `expires` (Unix time; None: for ever) and its grace."""
@@ -398,24 +366,4 @@ _FAREWELLS: Final[dict[int, Disconnect]] = {
     Close.EXPIRED: codes.DISCONNECT_CONNECTION_EXPIRED,
     Close.TOO_MANY: codes.DISCONNECT_TOO_MANY_REQUESTS,
     Close.STALE: codes.DISCONNECT_STALE,
-}
-
-_QUESTIONS: Final[dict[type, Callable[[CentrifugeSession, Any, asking.Answer], None]]] = {
-    commands.Publish: asking.publish,
-    commands.History: asking.history,
-    commands.Presence: asking.presence,
-    commands.PresenceStats: asking.presence_stats,
-}
-
-_HANDLERS: Final[dict[type, Callable[[CentrifugeSession, int, Any], None]]] = {
-    commands.Subscribe: CentrifugeSession._subscribe,
-    commands.Unsubscribe: CentrifugeSession._unsubscribe,
-    **dict.fromkeys(_QUESTIONS, CentrifugeSession._ask),
-    commands.Ping: CentrifugeSession._ping,
-    commands.Send: CentrifugeSession._ignore,
-    commands.Rpc: CentrifugeSession._rpc,
-    commands.Refresh: renewing.refresh,
-    commands.SubRefresh: renewing.sub_refresh,
-    commands.Pong: CentrifugeSession._pong,
-    commands.Rejected: CentrifugeSession._reject,
 }
