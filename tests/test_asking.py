@@ -9,7 +9,9 @@ import pytest
 from server.brokers.base import BrokerError, Retention
 from server.core.hub import CONGESTION_BYTES
 from server.core.publication import Publication
+from server.edge.outlet import HELD_BYTES
 from server.node.namespaces import ChannelOptions
+from tests import wire
 from tests.forgeries import FUTURE, signed
 from tests.house import House
 from tests.speaker import BAD, DENIED, UNAVAILABLE, connected, dialect_house, error, jwt_house, published
@@ -104,6 +106,55 @@ def test_a_publisher_of_a_congested_channel_is_not_read_from_until_there_is_room
     home.loop.settle()
     assert alice.transport.is_reading
     assert alice.hears() == ['{"id":2,"publish":{}}']
+
+
+def many(*lines: str) -> bytes:
+    """Each line in a frame of its own, all in one read."""
+    return b"".join(wire.text(line) for line in lines)
+
+
+def test_the_replies_to_all_that_one_read_brings_are_one_write() -> None:
+    home = dialect_house()
+    alice, bob = connected(home), connected(home, "BOB")
+    bob.subscribes("news")
+    alice.transport.writes.clear()
+    alice.feed(many(*(f'{{"id":{number},"publish":{{"channel":"news","data":{number}}}}}' for number in range(2, 12))))
+    assert len(alice.transport.writes) == 1
+    assert alice.hears() == [f'{{"id":{number},"publish":{{}}}}' for number in range(2, 12)]
+    assert len(bob.hears()) == 10
+
+
+def test_what_is_replied_goes_out_before_a_close_frame_and_before_what_is_queued() -> None:
+    home = dialect_house()
+    alice = connected(home)
+    alice.feed(many('{"id":2,"presence":{}}', '{"id":3,"rpc":{}}', "garbage"))
+    assert [line[:8] for line in alice.hears()] == ['{"id":2,', '{"id":3,']
+    assert alice.close == (3501, "bad request")
+
+
+def test_large_replies_are_not_held_until_there_are_many() -> None:
+    home = dialect_house(options=ALL)
+    alice = connected(home)
+    for _ in range(9):
+        alice.asks('{"id":2,"publish":{"channel":"news","data":"' + "x" * 3000 + '"}}')
+    alice.transport.writes.clear()
+    alice.feed(many(*['{"id":3,"history":{"channel":"news","limit":9}}'] * 4))
+    assert [len(write) > HELD_BYTES for write in alice.transport.writes] == [True] * 4
+    assert len(alice.hears()) == 4
+
+
+def test_who_takes_no_replies_is_not_looked_at_further_than_one_piece_of_a_read() -> None:
+    home = dialect_house()
+    alice = connected(home)
+    alice.transport.stall()
+    alice.transport.writes.clear()
+    line = '{"id":2,"rpc":{"padding":"' + "x" * 400 + '"}}'
+    alice.feed(many(*[line] * 100))
+    assert alice.connection.reader.has_unread
+    answered = len(wire.read(b"".join(alice.transport.writes)))
+    assert answered < 20
+    alice.transport.drain()
+    assert len(alice.hears()) == 100
 
 
 # History

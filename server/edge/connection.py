@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
                 if protocol.state is State.OPEN:
                     self._answer()
                 if frames := protocol.events_received():
-                    intake.take(cast(list[Frame], frames), self._listener.clock())
+                    self._take_in(intake, cast(list[Frame], frames))
                 if protocol.state is not State.OPEN:
                     # The library has answered a close frame, or failed the connection, and is about to say so.
                     self._part()
@@ -127,6 +127,17 @@ class Connection(asyncio.Protocol):
             self._break_down()
             return False
         return not self.transport.is_closing()
+
+    def _take_in(self, intake: Intake, frames: list[Frame]) -> None:
+        if len(frames) == 1:  # as nearly always
+            intake.take(frames, self._listener.clock())
+            return
+        self._outlet.hold()
+        try:
+            intake.take(frames, self._listener.clock())
+        finally:
+            if self._outlet.let_go() and self.paused and self.is_open:
+                self.reader.hold(Hold.UNREAD)
 
     def _break_down(self) -> None:
         """End the connection over an error of ours, which is being handled."""
@@ -231,7 +242,7 @@ class Connection(asyncio.Protocol):
         """
         if not self.is_open or self.transport.is_closing():
             return
-        self.transport.write(wire)
+        self._outlet.send(wire)
         if self.paused:
             self.reader.hold(Hold.UNREAD)
 

@@ -5,6 +5,7 @@ Laws:
   outbox takes over. So what is held for a client beside its outbox is the rest of one write, and the replies to what
   had been read of it.
 - automatic answers are bounded: to a client that does not read, only the newest pong is owed (RFC 6455, section 5.5.3).
+- the replies to what one read brings go out in one write, and before whatever else goes out.
 - nothing is written to a transport that is closing.
 - what is unsent when it is aborted is dropped, by the kernel too.
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 # What is taken from an outbox for one write.
 DRAIN_BYTES: Final = 64 * 1024
 
+# Replies that may be held until the rest of a read has its own.
+HELD_BYTES: Final = 16 * 1024
+
 _CLOSE_FRAME: Final = 0x88  # the first byte of every close frame: FIN, opcode 8
 
 _RESET: Final = pack("ii", 1, 0)  # struct linger: on, 0 seconds
@@ -37,12 +41,14 @@ _RESET: Final = pack("ii", 1, 0)  # struct linger: on, 0 seconds
 class Outlet:
     """One connection's way out; `is_full` from the first byte that stays until the last has gone."""
 
-    __slots__ = ("_pong", "_protocol", "_transport", "is_full")
+    __slots__ = ("_held", "_held_bytes", "_pong", "_protocol", "_transport", "is_full")
 
     def __init__(self, transport: asyncio.Transport, protocol: ServerProtocol) -> None:
         self._transport = transport
         self._protocol = protocol
         self._pong: bytes | None = None
+        self._held: list[bytes] | None = None  # replies, while what one read has brought is looked at
+        self._held_bytes = 0
         self.is_full = False
 
     def open(self) -> None:
@@ -50,6 +56,28 @@ class Outlet:
         transport = self._transport
         # TLS counts a full buffer from the limit on, not from above it: at 0 an empty one would be full for ever.
         transport.set_write_buffer_limits(high=1 if transport.get_extra_info("sslcontext") else 0, low=0)
+
+    def send(self, wire: bytes) -> None:
+        """Write whole frames, now or with the others that are held."""
+        held = self._held
+        if held is None:
+            self._transport.write(wire)
+            return
+        held.append(wire)
+        self._held_bytes += len(wire)
+        if self._held_bytes > HELD_BYTES:
+            self._write_held()
+
+    def hold(self) -> None:
+        """Hold from now on what is sent."""
+        self._held = []
+
+    def let_go(self) -> bool:
+        """Write what is held, and hold no more; tell if there was anything."""
+        was_held = bool(self._held)
+        self._write_held()
+        self._held = None
+        return was_held
 
     def answer(self, *, may_owe: bool) -> None:
         """Write what the library has to say: the handshake's answer, pongs, close frames, the end of the stream.
@@ -67,6 +95,7 @@ class Outlet:
         transport = self._transport
         if transport.is_closing():
             return
+        self._write_held()
         if writes:
             transport.write(writes[0] if len(writes) == 1 else b"".join(writes))
         if ends:
@@ -83,6 +112,7 @@ class Outlet:
 
     def drain(self, outbox: Outbox) -> bool:
         """Write what waits in the outbox until it is empty (true) or the socket takes no more (false)."""
+        self._write_held()
         while not outbox.is_empty and not self.is_full:
             self._transport.write(outbox.take(DRAIN_BYTES))
         return not self.is_full
@@ -94,6 +124,13 @@ class Outlet:
             _reset_on_close(transport)
         # Also when it is closing: over TLS that may wait for the peer's goodbye.
         transport.abort()
+
+    def _write_held(self) -> None:
+        held = self._held
+        if held:
+            self._held, self._held_bytes = [], 0
+            if not self._transport.is_closing():
+                self._transport.write(held[0] if len(held) == 1 else b"".join(held))
 
     def _owe(self, writes: list[bytes]) -> list[bytes]:
         """Keep back the newest pong for when the client reads again; only a close frame goes out now."""
