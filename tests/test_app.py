@@ -8,7 +8,7 @@ import io
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import orjson
@@ -67,6 +67,19 @@ async def test_a_scrape() -> None:
         assert (status, headers["Content-Type"].split(";")[0]) == (200, "application/openmetrics-text")
 
 
+class Refusing:
+    """A broker that is in contact and refuses what is written; all that is asked of it is how it is."""
+
+    is_up = False
+    trouble = "redis://h:6379/0: it refuses what is written: OOM"
+
+    async def start(self) -> bool:
+        return True
+
+    async def stop(self) -> None:
+        pass
+
+
 async def test_alive_is_not_ready() -> None:
     home = house(loop=asyncio.get_running_loop())
     async with serving(home) as ask:
@@ -83,6 +96,12 @@ async def test_alive_is_not_ready() -> None:
         status, _, body = await ask("/readyz")
         assert (status, orjson.loads(body)) == (503, {"status": "browned out", "connections": 1})
         home.gate.brownout = 0
+
+        own, home.node.broker = home.node.broker, cast(Any, Refusing())
+        status, _, body = await ask("/readyz")
+        answer = {"status": "degraded", "connections": 1, "reason": Refusing.trouble}
+        assert (status, orjson.loads(body)) == (503, answer)
+        home.node.broker = own
 
         home.listener.stop_accepting()
         status, _, body = await ask("/readyz")

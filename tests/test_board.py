@@ -48,12 +48,14 @@ class Office:
         )
         self.tally = Tally()
         self.broker_is_up = True
+        self.broker_trouble = ""
         self.board = Board(
             cast(Any, self.crew),
             self.tally,
             is_draining=lambda: self.crew.is_stopping,
             broker_is_up=lambda: self.broker_is_up,
             routes=[],
+            broker_trouble=lambda: self.broker_trouble,
         )
         self.session: aiohttp.ClientSession
 
@@ -201,6 +203,9 @@ async def test_without_its_broker_it_is_not_ready(office: Office) -> None:
     office.broker_is_up = False
     status, said = await office.get("/readyz")
     assert (status, said["status"]) == (503, "degraded")
+    assert "reason" not in said
+    office.broker_trouble = "redis://h:6379/0: it refuses what is written: OOM"
+    assert (await office.get("/readyz"))[1]["reason"] == office.broker_trouble
 
 
 async def test_it_is_ready_until_all_workers_are_browned_out(office: Office) -> None:

@@ -563,6 +563,23 @@ async def test_a_script_that_redis_forgot_is_loaded_again_and_nothing_is_overtak
         assert a.broker.reconnects == 0
 
 
+async def test_scripts_that_are_forgotten_while_two_publish_lose_nothing_and_all_hear_one_order(
+    pair: tuple[RedisNode, RedisNode], redis: RedisServer
+) -> None:
+    a, b = pair
+    for each in pair:
+        await each.subscribe("news")
+    published = [b"%d" % number for number in range(400)]
+    for start in range(0, 400, 40):
+        flushing = asyncio.to_thread(redis.ask, "SCRIPT", "FLUSH")
+        texts = enumerate(published[start : start + 40])
+        await asyncio.gather(flushing, *(pair[place % 2].publish("news", text, KEPT) for place, text in texts))
+    await until(lambda: len(a.ear.heard) == len(b.ear.heard) == 400)
+    assert a.ear.texts() == b.ear.texts()
+    assert sorted(a.ear.texts()) == sorted(published)
+    assert a.ear.offsets("news") == list(range(1, 401))
+
+
 async def test_what_is_under_way_when_we_become_deaf_is_heard_here_once(redis: RedisServer, url: str) -> None:
     async with node(url, replace(QUICK, patience=5.0)) as a:
         await a.subscribe("news")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from server.brokers.redis import parse
+from server.brokers.redis import Address, parse
 from server.brokers.redis.connection import Connection, Reply
 from server.brokers.redis.link import Backoff, Link
 from tests.redis_nodes import KEPT, node, until
@@ -40,10 +41,11 @@ class Counted:
 class Kept:
     """A link, and what it told."""
 
-    def __init__(self, url: str, patience: float = 2.0) -> None:
+    def __init__(self, url: str | Address, patience: float = 2.0) -> None:
         self.told: list[object] = []
+        self.is_of_use = True
         self.backoff = Counted()
-        (address,) = parse(url)
+        address = url if isinstance(url, Address) else parse(url)[0]
         self.link = Link(
             "test",
             address,
@@ -56,6 +58,8 @@ class Kept:
 
     def up(self, connection: Connection, replies: list[Reply]) -> None:
         self.told.append(replies)
+        if self.is_of_use:
+            self.link.confirm()
 
 
 def test_the_delay_doubles_to_its_most_with_luck() -> None:
@@ -80,10 +84,15 @@ async def test_it_opens_and_comes_back_until_it_is_stopped(redis: RedisServer) -
 
 
 @pytest.mark.parametrize(
-    "address", ["redis://:wrong@127.0.0.1:{port}", "redis://127.0.0.1:{port}", "redis://127.0.0.1:{other}"]
+    ("address", "words"),
+    [
+        ("redis://:wrong@127.0.0.1:{port}", "it refuses us: WRONGPASS"),
+        ("redis://127.0.0.1:{port}", "it refuses us: NOAUTH"),
+        ("redis://127.0.0.1:{other}", "cannot be reached"),
+    ],
 )
 async def test_who_is_refused_tries_again_and_says_so_once_without_secrets(
-    redis: RedisServer, address: str, caplog: pytest.LogCaptureFixture
+    redis: RedisServer, address: str, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = Kept(address.format(port=redis.port, other=free_port()))
     kept.link.start()
@@ -91,8 +100,78 @@ async def test_who_is_refused_tries_again_and_says_so_once_without_secrets(
     await kept.link.stop()
     assert kept.told == []
     [record] = caplog.records
-    assert "cannot be reached" in record.getMessage()
+    assert words in record.getMessage()
     assert "wrong@" not in record.getMessage()
+    assert kept.link.trouble == record.getMessage()
+
+
+async def test_a_connection_that_is_of_no_use_does_not_end_an_outage(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = Kept(f"redis://:s3cret@127.0.0.1:{redis.port}")
+    kept.is_of_use = False
+    kept.link.start()
+    for tries in range(1, 5):
+        await until(lambda tries=tries: len(kept.told) == 2 * tries - 1)
+        kept.link.refused("NOPERM not for you" if tries > 1 else "LOADING")
+        kept.link.refused("NOPERM not for you")
+        await until(lambda tries=tries: len(kept.told) == 2 * tries)
+    said = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    assert said == ["it refuses us: LOADING", "it refuses us: NOPERM not for you"], "each kind once"
+    assert kept.link.trouble.endswith("NOPERM not for you")
+    assert kept.link.reconnects == -1
+    kept.is_of_use = True
+    await until(lambda: not kept.link.trouble)
+    kept.link.confirm()
+    assert kept.link.reconnects == 0
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records[2:]] == ["connected again"]
+    await kept.link.stop()
+
+
+async def test_it_is_said_why_redis_refuses_also_after_the_connection_was_lost(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = Kept(f"redis://:s3cret@127.0.0.1:{redis.port}")
+    kept.link.start()
+    await until(lambda: kept.told)
+    kept.is_of_use = False
+    assert kept.link._connection is not None
+    kept.link._connection.abort()
+    await until(lambda: len(kept.told) == 3)
+    kept.link.refused("NOPERM")
+    await until(lambda: len(kept.told) == 5)
+    await kept.link.stop()
+    said = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    assert said == ["cannot be reached: the connection was lost", "it refuses us: NOPERM"]
+
+
+async def test_what_nobody_foresaw_is_logged_once_and_does_not_end_the_trying(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kept = Kept(Address("a..b"))  # no name for an encoder of names: a UnicodeError, which is no OSError
+    kept.link.start()
+    await until(lambda: kept.backoff.tries == 5)
+    await kept.link.stop()
+    [record] = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is not None
+    assert "cannot be reached" in kept.link.trouble
+
+
+async def test_a_fault_of_its_owner_ends_the_connection_and_not_the_trying(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = Kept(f"redis://:s3cret@127.0.0.1:{redis.port}")
+
+    def fail(connection: Connection, replies: list[Reply]) -> None:
+        kept.told.append("up")
+        raise ZeroDivisionError("for a test")
+
+    kept.link._up = fail
+    kept.link.start()
+    await until(lambda: kept.told == ["up", "down"] * 3)
+    await kept.link.stop()
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
 async def test_who_does_not_answer_is_given_up() -> None:

@@ -75,6 +75,24 @@ def test_who_is_behind_is_not_deaf() -> None:
     assert not made.is_deaf
 
 
+def test_one_that_went_by_another_way_is_timed_from_then_on() -> None:
+    made, lag = pulse()
+    assert made.beat(100.0) == 1
+    made.resent(0, 101.0)
+    made.resent(1, 101.5)
+    made.check(103.0, is_behind=False)
+    made.hear(1, 103.25)
+    assert (lag.count, lag.sum) == (1, 1.75)
+    for now in (105.0, 110.0):
+        serial = made.beat(now)
+        assert serial is not None
+        made.resent(serial, now + 1.5)
+        made.check(now + 3.4, is_behind=False)
+        assert not made.is_deaf
+        made.check(now + 3.5, is_behind=False)
+    assert made.is_deaf
+
+
 def test_what_could_not_be_sent_proves_nothing() -> None:
     made, _ = pulse()
     for now in (100.0, 105.0, 110.0):

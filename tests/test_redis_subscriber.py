@@ -353,6 +353,14 @@ def test_a_name_that_is_refused_is_asked_for_again(shards: Shards) -> None:
     assert shards.one.answers == [("c", None)]
 
 
+def test_a_name_that_is_refused_to_us_is_no_matter_of_slots(shards: Shards) -> None:
+    shards.one.subscribe("c")
+    shards.one.loop.settle()
+    shards.one.say(b"-NOPERM not for you\r\n")
+    assert shards.moves == 0
+    assert shards.one.wire.is_aborted
+
+
 def test_what_was_heard_when_the_connection_went_is_regained_wherever_it_is_next(shards: Shards) -> None:
     assert shards.one.subscriber.down()
     shards.move("a")

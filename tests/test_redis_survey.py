@@ -90,6 +90,14 @@ async def test_who_fails_is_passed_over(desk: Desk) -> None:
     assert all(seen is desk.answers[SEEDS[1]] for seen in desk.found)
 
 
+async def test_whose_fault_nobody_foresaw_is_passed_over_too(desk: Desk) -> None:
+    desk.answers[SEEDS[0]] = UnicodeError("its name is none, for a test")
+    async with desk.survey(period=0.001):
+        await until(lambda: SEEDS[0] in desk.asked)
+        found = len(desk.found)
+        await until(lambda: len(desk.found) > found)
+
+
 @pytest.mark.parametrize("is_lost", [False, True])
 async def test_an_older_map_is_used_only_if_nothing_works(desk: Desk, is_lost: bool) -> None:
     desk.answers = dict.fromkeys((*SEEDS, OTHER), map_of(5, *SEEDS))

@@ -16,6 +16,7 @@ from server.admin.live import Live
 from server.admin.port import Handler, Port, json_answer, limit_of, stream_answer
 from server.admin.view import Process, together
 from server.admin.vitals import Vitals
+from server.brokers.base import Remote
 from server.edge.listener import Listener
 
 
@@ -56,9 +57,10 @@ class Internal:
 
     async def _readyz(self, request: web.Request) -> web.Response:
         state, listener = self._state(), self._listener
-        return json_answer(
-            {"status": state, "connections": listener.gate.open}, status=200 if state == "ready" else 503
-        )
+        answer = {"status": state, "connections": listener.gate.open}
+        if state == "degraded" and isinstance(broker := listener.node.broker, Remote):
+            answer["reason"] = broker.trouble
+        return json_answer(answer, status=200 if state == "ready" else 503)
 
     async def _slow(self, request: web.Request) -> web.Response:
         return json_answer({"clients": debug.slow(self._listener, self._clock())})

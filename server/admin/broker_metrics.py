@@ -41,7 +41,11 @@ class BrokerCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         broker = self._broker
-        yield GaugeMetricFamily("stentor_broker_up", "Whether the broker is in contact.", value=float(broker.is_up))
+        yield GaugeMetricFamily(
+            "stentor_broker_up",
+            "Whether the broker is in contact, and takes what is published.",
+            value=float(broker.is_up),
+        )
         for name, help_text, count in (
             ("stentor_broker_reconnects", "Times contact was made anew.", broker.reconnects),
             ("stentor_broker_gaps", "Times something was lost on the way from the broker.", broker.gaps),

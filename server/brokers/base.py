@@ -136,6 +136,10 @@ class Remote(Protocol):
     async def stop(self) -> None:
         """Let what was asked for go out, and end the connections. Idempotent."""
 
+    @property
+    def trouble(self) -> str:
+        """Say why it is not up; "" if it is."""
+
 
 class Switchboard(Protocol):
     """How the nodes that share a broker speak with each other, past all channels; the node "" is all of them."""
@@ -166,7 +170,7 @@ class Broker(Protocol):
 
     @property
     def is_up(self) -> bool:
-        """Tell if the broker can be reached."""
+        """Tell if the broker can be reached, and takes what is published."""
 
     def sweep(self) -> None:
         """Forget what nobody needs, and whatever else comes once a second."""

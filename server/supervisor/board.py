@@ -50,12 +50,14 @@ class Board:
         on_loopback: bool = True,
         api_key: str | None = None,
         configuration: Sequence[dict[str, Any]] = (),
+        broker_trouble: Callable[[], str] = lambda: "",  # why it cannot
     ) -> None:
         self._crew = crew
         self._tally = tally
         self._told: dict[Worker, asyncio.Task[None]] = {}  # whose metrics are on their way
         self._is_draining = is_draining
         self._broker_is_up = broker_is_up
+        self._broker_trouble = broker_trouble
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._registry.register(tally)
@@ -94,6 +96,8 @@ class Board:
         ]
         total = sum(worker.connections for worker in crew.serving)
         answer = {"status": state, "connections": total, "workers": workers, "restarts": crew.restarts}
+        if state == "degraded" and (trouble := self._broker_trouble()):
+            answer["reason"] = trouble
         return json_answer(answer, status=200 if state == "ready" else 503)
 
     def _state(self) -> str:

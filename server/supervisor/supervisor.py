@@ -128,6 +128,7 @@ class Supervisor:
             on_loopback=settings.internal_is_loopback,
             api_key=api_key,
             configuration=configuration.in_force(settings),
+            broker_trouble=lambda: self._broker.trouble if isinstance(self._broker, Remote) else "",
         )
 
     async def serve(self, signals: asyncio.Queue[int]) -> int:

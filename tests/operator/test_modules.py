@@ -119,7 +119,7 @@ async def test_the_clients(run: Run, given: dict[str, Any], level: str, words: s
         (REDIS, 0, "good", "In contact, and without a gap."),
         ({**REDIS, "gaps": 4}, 4, "good", "In contact; 4 gaps since the start."),
         ({**REDIS, "gaps": 4}, 3, "watch", "In contact again; 1 gap in the last minute."),
-        ({**REDIS, "is_up": False, "gaps": 4}, 3, "act", "It is away: nodes hear only themselves."),
+        ({**REDIS, "is_up": False, "gaps": 4}, 3, "act", "It is away, or refuses what is written."),
         (None, 0, "watch", "No process tells of it."),
     ],
 )

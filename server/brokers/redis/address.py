@@ -118,8 +118,8 @@ def _address(url: str) -> Address:
     path = unquote(parts.path) if is_socket else ""
     if is_socket and (path in ("", "/") or parts.hostname):
         raise AddressError("a Unix socket is at unix:///path, with three slashes")
-    if parts.hostname and not _HOST.fullmatch(parts.hostname):
-        raise AddressError("the host must be a name or an address")
+    if parts.hostname:
+        _ensure_host(parts.hostname)
     return Address(
         host="" if is_socket else parts.hostname or "localhost",
         port=PORT if port is None else port,
@@ -130,6 +130,15 @@ def _address(url: str) -> Address:
         tls=_tls(query) if parts.scheme == "rediss" else None,
         prefix=_prefix(query.pop("prefix", PREFIX)),
     )
+
+
+def _ensure_host(host: str) -> None:
+    if not _HOST.fullmatch(host):
+        raise AddressError("the host must be a name or an address")
+    try:
+        host.encode("idna")  # as whoever looks it up will do
+    except UnicodeError:
+        raise AddressError("the host is no name: its parts, between the dots, have 1 to 63 characters") from None
 
 
 def _query(parts: SplitResult) -> dict[str, str]:

@@ -6,6 +6,7 @@ Laws: those of `base.Broker`, and
 - while Redis is away, publications without history or key are heard by this node's own subscribers, and their
   publishers get a BrokerError (others did not hear them); all else is refused, and nothing is heard of it. Every answer
   comes within two seconds.
+- while Redis refuses what is written, it is not up, and `trouble` says why; publications without history or key flow.
 - whoever was deaf is told (`Ear.lost`) once Redis is back and everything is subscribed again.
 
 Knows neither clients nor the hub. Redis keeps the order of what one connection publishes, and so do we.
@@ -125,8 +126,16 @@ class RedisBroker:
 
     @property
     def is_up(self) -> bool:
-        """Tell if every shard can be reached and is heard."""
-        return self._layout.is_up
+        """Tell if every shard can be reached, is heard, and takes what is written."""
+        return self._layout.is_up and not any(shard.trouble for shard in self._layout.shards)
+
+    @property
+    def trouble(self) -> str:
+        """Say why it is not up, in words that name the first shard that is not; "" if it is."""
+        for shard in self._layout.shards:
+            if trouble := shard.trouble:
+                return trouble
+        return "" if self._layout.is_up else "no map of the Redis Cluster that has all slots"
 
     @property
     def reconnects(self) -> int:

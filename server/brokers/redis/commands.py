@@ -1,8 +1,9 @@
 """The commands to one Redis: queued, written once per turn of the event loop, answered in order.
 
 Laws: every command is answered once, by Redis or with a BrokerError, and within the patience that it was given; what
-waits is bounded in number and bytes; commands take effect in the order in which they were asked for, also when Redis
-has forgotten a script and some must be asked again.
+waits is bounded in number and bytes; commands take effect in the order in which they were asked for. Where Redis has
+forgotten a script (SCRIPT FLUSH; they are loaded when we connect), what came upon that is asked again, in its order
+and before all that was not sent yet. What was sent behind it, and needed no script or one that was back, was first.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ class Redirect(BrokerError):
         kind, _, rest = str(self).partition(" ")
         host, _, port = rest.rpartition(" ")[2].rpartition(":")
         return (host, int(port)) if kind == "ASK" and port.isdecimal() else None
+
+
+class Refusal(BrokerError):
+    """Redis has answered and not done it: `str()` of it is Redis' own words."""
 
 
 class _Request(NamedTuple):
@@ -162,7 +167,7 @@ class Commands:
     def _flush(self) -> None:
         self._is_flushing = False
         if self._connection is None or (self._again and self._written):
-            return  # order: nothing overtakes what must be asked again
+            return  # order: nothing more overtakes what must be asked again
         out = [request.packed for request in self._queued]
         if self._again:
             out = [self._load, *(request.packed for request in self._again), *out]
@@ -204,7 +209,7 @@ class Commands:
                 self._give_up("it is not the Redis to write to")
                 reply = AWAY
             else:
-                reply = BrokerError(text)
+                reply = Refusal(text)
         self._bytes -= len(request.packed)
         _tell(request.done, reply)
 

@@ -1,7 +1,8 @@
 """Keeps one connection to one Redis: connects, and connects again when it is lost, ever less eagerly.
 
 Laws: at most one connection at a time; `up` and `down` are called in turns, each once per connection that was opened;
-an outage is logged once when it begins and once when it is over.
+an outage is logged once when it begins, once for each way in which Redis refuses us meanwhile, in its own words, and
+once when it is over: when a connection is confirmed, that is of use for what it is for. Nothing ends the trying.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Link:
         backoff: Backoff,
     ) -> None:
         self.reconnects = -1  # the first connection is none
+        self.trouble = ""  # why it is of no use now
         self._name = name
         self._address = address
         self._opening = opening
@@ -57,7 +59,9 @@ class Link:
         self._backoff = backoff
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
+        self._is_new = False  # connected, and not confirmed
         self._is_out = False
+        self._refusals: set[str] = set()  # that were logged in this outage
 
     def start(self) -> None:
         """Begin to connect. Idempotent."""
@@ -77,11 +81,30 @@ class Link:
             connection.abort()
             await asyncio.wait((connection.ended,), timeout=self._patience)
 
+    def confirm(self) -> None:
+        """Know that the connection is of use. Idempotent."""
+        if not self._is_new:
+            return
+        self._is_new = False
+        self.reconnects += 1
+        self.trouble = ""
+        self._refusals.clear()
+        if self._is_out:
+            self._is_out = False
+            log.warning("%s: connected again", self)
+
     def drop(self, why: str) -> None:
         """Give the connection up, and make another one."""
         if self._connection is not None:
             log.warning("%s: %s; its connection is made anew", self, why)
+            self.trouble = f"{self}: {why}"
             self._is_out = True
+            self._connection.abort()
+
+    def refused(self, words: str) -> None:
+        """Give the connection up, and make another one: Redis refuses what it is for, in these words. Idempotent."""
+        if self._connection is not None:
+            self._complain(Refused(words))
             self._connection.abort()
 
     def __str__(self) -> str:
@@ -94,7 +117,7 @@ class Link:
             opened = loop.time()
             try:
                 connection = await self._connect()
-            except (OSError, Refused) as error:
+            except Exception as error:  # nobody else would connect any more
                 self._complain(error)
             else:
                 await asyncio.wait((connection.ended,))
@@ -119,19 +142,25 @@ class Link:
             async with asyncio.timeout(self._patience):
                 first, opening = credentials(self._address), self._opening()
                 replies = await connection.open([*first, *opening])
+            is_up = self._is_new = True
+            self._connection = connection
+            self._up(connection, replies[len(first) :])
         except BaseException:
             connection.abort()
             raise
-        is_up = True
-        self._connection = connection
-        if self._is_out:
-            self._is_out = False
-            log.warning("%s: connected again", self)
-        self.reconnects += 1
-        self._up(connection, replies[len(first) :])
         return connection
 
     def _complain(self, error: Exception) -> None:
-        if not self._is_out:
-            self._is_out = True
-            log.warning("%s: cannot be reached: %s", self, str(error) or "it does not answer")
+        words = str(error) or "it does not answer"
+        self.trouble = f"{self}: {'it refuses us' if isinstance(error, Refused) else 'cannot be reached'}: {words}"
+        is_said = self._is_out
+        if isinstance(error, Refused):
+            # The first word tells the kinds apart: NOPERM, WRONGPASS, LOADING.
+            kind = words.partition(" ")[0]
+            is_said = kind in self._refusals
+            self._refusals.add(kind)
+        self._is_out = True
+        if not is_said:
+            is_foreseen = isinstance(error, OSError | Refused)
+            level = logging.WARNING if is_foreseen else logging.ERROR
+            log.log(level, "%s", self.trouble, exc_info=None if is_foreseen else error)

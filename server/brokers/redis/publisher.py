@@ -198,15 +198,15 @@ class Publisher:
         """Return the answer for what is not kept."""
         return _BUSY if channel in self._congested else _GOOD
 
-    def publish_probe(self, serial: int, unsent: Callable[[int], object]) -> None:
-        """Publish a probe on the way of everything that is kept; `unsent` is told if it could not be."""
-
-        def answer(reply: Reply | BrokerError) -> None:
-            if isinstance(reply, BrokerError):
-                unsent(serial)
-
+    def publish_probe(self, serial: int, done: Callable[[Reply | BrokerError], object]) -> None:
+        """Publish a probe on the way of everything that is kept."""
         kept = body(encode(Kind.PROBE, self._origin, serial, _PROBE))
-        self._run_publish(self._probe_keys, self.probe_name, kept, _PROBED, answer)
+        self._run_publish(self._probe_keys, self.probe_name, kept, _PROBED, done)
+
+    def publish_plain_probe(self, serial: int, done: Callable[[Reply | BrokerError], object]) -> None:
+        """Publish a probe on the way of everything that is not: it is open also where nothing can be written."""
+        message = encode(Kind.PROBE, self._origin, serial, _PROBE)
+        self._commands.ask((self._scripts.verb, self.probe_name, message), done)
 
     # Hearing
 

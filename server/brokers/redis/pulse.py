@@ -1,6 +1,6 @@
 """The proof that we hear: a probe that is published now and then as anything else is, and must come back.
 
-Laws: who has missed two probes in a row is deaf; a probe that could not be published proves nothing. Time is an
+Laws: who has missed two probes in a row is deaf; a probe that could be published in no way proves nothing. Time is an
 argument, in seconds.
 """
 
@@ -51,6 +51,11 @@ class Pulse:
         if self._is_out and not is_behind and now - self._sent >= self._patience:
             self._is_out = False
             self._misses += 1
+
+    def resent(self, serial: int, now: float) -> None:
+        """Learn that a probe is sent by another way, because the first one is closed."""
+        if serial == self._serial:
+            self._sent = now
 
     def unsent(self, serial: int) -> None:
         """Learn that a probe could not be published."""

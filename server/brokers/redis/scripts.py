@@ -103,12 +103,12 @@ return 0
 
 # KEYS meta, stream. ARGV 1 first offset, 2 last offset ("": the top), 3 limit ("": all), 4 "1" for newest first, 5 how
 # many of the latest may be read (0: all), 6 ttl of the meta hash (ms), 7 its ttl if nothing was published, 8 a fresh
-# epoch, 9 incarnation. Returns offset, epoch, entries.
+# epoch, 9 incarnation. Returns offset, epoch, entries. That it is remembered for longer may be refused: it is read.
 _HISTORY: Final = b"""
 local epoch = epoch_of(KEYS[1], KEYS[2], ARGV[8], ARGV[9])
 local offset = redis.call('HGET', KEYS[1], 'o')
 local ttl = offset and ARGV[6] or ARGV[7]
-if redis.call('PTTL', KEYS[1]) < tonumber(ttl) then redis.call('PEXPIRE', KEYS[1], ttl) end
+if redis.call('PTTL', KEYS[1]) < tonumber(ttl) then redis.pcall('PEXPIRE', KEYS[1], ttl) end
 offset = offset or 0
 if ARGV[3] == '0' then return {offset, epoch, {}} end
 local first = tonumber(ARGV[1])

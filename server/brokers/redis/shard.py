@@ -2,6 +2,7 @@
 
 Laws:
 - after we were deaf the ear is told that something may be lost, once all is heard again and can be asked for.
+- where Redis refuses what is written, we probe by what it does not refuse: deafness is noticed all the same.
 - a message that is none of ours is ignored, counted, and logged at most once a second.
 
 In a Redis Cluster it is one primary: it probes itself in a slot of its own, and channels come and go with their slots.
@@ -15,10 +16,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 
-from server.brokers.base import Ear
+from server.brokers.base import BrokerError, Ear
 from server.brokers.redis import scripts
 from server.brokers.redis.address import Address
-from server.brokers.redis.commands import Commands
+from server.brokers.redis.commands import Commands, Refusal
 from server.brokers.redis.connection import Command, Connection, Reply
 from server.brokers.redis.link import Backoff, Link
 from server.brokers.redis.message import Kind, Malformed, decode
@@ -27,6 +28,7 @@ from server.brokers.redis.pulse import Pulse
 from server.brokers.redis.scripts import Names, is_for_nodes
 from server.brokers.redis.slots import slot_of
 from server.brokers.redis.subscriber import ORDINARY, SHARDED, Claim, Subscriber
+from server.brokers.redis.writing import Writing
 from server.core.counters import Histogram
 
 log = logging.getLogger("stentor.redis")
@@ -93,6 +95,7 @@ class Shard:
         self._regained: list[str] = []
         self._complained = -1.0
         self._pulse = Pulse(pace.probe_period, pace.probe_patience, lag)
+        self._writing = Writing(str(address))
         self.commands = Commands(
             self.scripts.all, fail=self._drop_commands, clock=clock, call_soon=call_soon, patience=pace.patience
         )
@@ -105,6 +108,7 @@ class Shard:
             verbs=SHARDED if cluster is not None else ORDINARY,
             regained=self._regained.append,
             moved=cluster.moved if cluster is not None else None,
+            refused=lambda words: self._hearing_link.refused(words),
         )
         self.publisher = Publisher(
             self.commands,
@@ -132,7 +136,8 @@ class Shard:
         self._hearing_link = Link(
             "subscriptions",
             address,
-            opening=lambda: [("PING",)],
+            # Not PING: after a save that failed, Redis refuses it as it refuses what is written.
+            opening=lambda: [("ECHO", "stentor")],
             up=self._subscriber_up,
             down=self._subscriber_down,
             patience=pace.patience,
@@ -145,8 +150,16 @@ class Shard:
 
     @property
     def is_up(self) -> bool:
-        """Tell if Redis takes commands, and we hear."""
+        """Tell if we are in contact: Redis does commands, and we hear."""
         return self.commands.is_up and self.subscriber.is_hearing
+
+    @property
+    def trouble(self) -> str:
+        """Say why it is not up, or what it refuses; "" if all is well."""
+        if not self.is_up:
+            return self._command_link.trouble or self._hearing_link.trouble or f"{self.address}: not heard yet"
+        refusal = self._writing.refusal
+        return f"{self.address}: it refuses what is written: {refusal}" if refusal else ""
 
     @property
     def is_coming(self) -> bool:
@@ -196,7 +209,22 @@ class Shard:
             self._pulse.restart(now)
             self._hearing_link.drop("two probes have not come back")
         elif (serial := self._pulse.beat(now)) is not None:
-            self.publisher.publish_probe(serial, self._pulse.unsent)
+            self.publisher.publish_probe(serial, partial(self._probed, serial))
+
+    def _probed(self, serial: int, reply: Reply | BrokerError) -> None:
+        """Learn what became of a probe."""
+        if not isinstance(reply, BrokerError):
+            self._writing.taken()
+        elif isinstance(reply, Refusal):
+            self._writing.refused(str(reply))
+            self._pulse.resent(serial, self._clock())
+            self.publisher.publish_plain_probe(serial, partial(self._probed_plainly, serial))
+        else:
+            self._pulse.unsent(serial)
+
+    def _probed_plainly(self, serial: int, reply: Reply | BrokerError) -> None:
+        if isinstance(reply, BrokerError):
+            self._pulse.unsent(serial)
 
     def unsubscribe(self, channel: str) -> None:
         """Hear a channel no more. Idempotent."""
@@ -244,6 +272,7 @@ class Shard:
     def _commands_up(self, connection: Connection, replies: list[Reply]) -> None:
         self.lineage = _incarnation(replies[-1])
         self.commands.up(connection)
+        self._command_link.confirm()
         self._settle()
 
     def _subscriber_up(self, connection: Connection, replies: list[Reply]) -> None:
@@ -256,6 +285,7 @@ class Shard:
         self.publisher.hear_what_waits()
 
     def _hears_again(self) -> None:
+        self._hearing_link.confirm()
         self._pulse.restart(self._clock())
         self._settle()
 

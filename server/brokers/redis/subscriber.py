@@ -4,6 +4,9 @@ Laws: names are asked for in batches, once per turn of the event loop, and given
 waits for a confirmation is told in bounded time. What comes in is taken from the socket first and worked on after, a
 part per turn of the event loop: Redis cuts those off who are slow to read. What waits here is bounded, too.
 
+Where Redis refuses a name, it says so once for all that were asked for with it, and not of which: the connection is
+given up, and all are asked for again on the next one.
+
 In a Redis Cluster (`SHARDED`) names may go to another shard: those whose slots move are given up by one subscriber
 (`release`) and taken over by another (`adopt`); whoever heard them is told when they are heard again.
 """
@@ -30,6 +33,8 @@ log = logging.getLogger("stentor.redis")
 _BATCH: Final = 500
 # Seconds for which a name is kept that nobody wants any more.
 LINGER: Final = 2.0
+# What Redis says of a name whose slot it has not, or not yet.
+_ELSEWHERE: Final = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN")
 
 Hear = Callable[[str, bytes], None]
 
@@ -81,7 +86,8 @@ class _Waiter:
 
 
 class Subscriber:
-    """See the module. `hearing` is called when, after `up`, everything is confirmed that was wanted then.
+    """See the module. `hearing` is called when, after `up`, everything is confirmed that was wanted then; `refused`
+    gets what Redis says when it refuses a name.
 
     In a cluster, `moved` is called when names are elsewhere, and `regained` for each that is heard again after that.
     """
@@ -97,8 +103,10 @@ class Subscriber:
         verbs: Verbs = ORDINARY,
         regained: Callable[[str], None] = lambda channel: None,
         moved: Callable[[], None] | None = None,
+        refused: Callable[[str], object] = lambda words: None,
     ) -> None:
         self.is_hearing = False
+        self._refused = refused
         self._verbs = verbs
         self._regained = regained
         self._moved = moved
@@ -264,7 +272,7 @@ class Subscriber:
             elif kind == self._verbs.ended:
                 self._end(name)
         elif isinstance(reply, hiredis.ReplyError):
-            self._refuse()
+            self._refuse(str(reply))
 
     def _confirm(self, name: bytes) -> None:
         if name not in self._channels:
@@ -291,10 +299,17 @@ class Subscriber:
         self._confirmed.remove(name)
         if name not in self._leaving:
             self._regaining.add(name)
-        self._refuse()
+        self._look_elsewhere()
 
-    def _refuse(self) -> None:
-        """Learn that a name is not to be had here: not now, or not any more."""
+    def _refuse(self, words: str) -> None:
+        """Learn that a name is not to be had here: not now, or not by us."""
+        if self._moved is not None and words.startswith(_ELSEWHERE):
+            self._look_elsewhere()
+        else:
+            self._refused(words)
+            self._give_up()
+
+    def _look_elsewhere(self) -> None:
         if self._moved is None:
             self._give_up()
         else:

@@ -81,6 +81,7 @@ class Survey:
                 await asyncio.sleep(self._least)
                 continue
             except Exception:  # nobody else would ask any more
+                self._line.rotate(-1)
                 log.exception("a map of the Redis Cluster could not be used")
             await asyncio.sleep(self._least * random.uniform(0.8, 1.2))
             try:

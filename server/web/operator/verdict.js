@@ -99,7 +99,7 @@ function broker({ broker }, before) {
   if (broker === null) return watch("No process tells of it.", "");
   if (!broker.is_remote) return good("It is this process itself: nothing is lost on the way.");
   if (!broker.is_up) {
-    return act("It is away: nodes hear only themselves.", "Look at Redis and the network to it. Clients are told of gaps when it is back.");
+    return act("It is away, or refuses what is written.", "/readyz and the log say which, and why. Clients are told of gaps when it is back.");
   }
   const gaps = broker.gaps - before.gaps;
   if (gaps > 0) {
