@@ -117,6 +117,8 @@ def namespaces(settings: Settings) -> Namespaces:
             lag=shared.setdefault(lag, lag),
             batch_delay=namespace.batch_delay_seconds,
             retention=Retention(namespace.history_size, namespace.history_ttl),
+            history_limit=settings.history_max_publication_limit or None,
+            recovery_limit=settings.recovery_max_publication_limit or None,
             presence=namespace.presence,
             join_leave=namespace.join_leave,
             delta=namespace.delta,

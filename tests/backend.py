@@ -8,6 +8,7 @@ assert ann.said() == [...]
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from aiohttp import web
 
 from server.admin.http_api import routes
 from server.admin.node_api import NodeApi
+from server.admin.port import MAX_REQUEST
 from server.core.revocations import Token
 from server.edge.credentials import ANONYMOUS, Identity, JsonWebTokens, SignedSubscriptionTokens
 from tests import forgeries, wire
@@ -130,7 +132,7 @@ Post = Callable[..., Awaitable[tuple[int, Any]]]
 @asynccontextmanager
 async def serving(home: House, *, api_key: str | None = None, on_loopback: bool = True) -> AsyncIterator[Post]:
     """Serve the API on loopback; yields a function that posts to ``/api/COMMAND``, and returns status and body."""
-    app = web.Application()
+    app = web.Application(client_max_size=MAX_REQUEST)
     app.add_routes(routes(api_of(home), api_key=api_key, on_loopback=on_loopback))
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
@@ -143,7 +145,7 @@ async def serving(home: House, *, api_key: str | None = None, on_loopback: bool 
         async def post(command: str, body: object, headers: dict[str, str] | None = None) -> tuple[int, Any]:
             payload = body if isinstance(body, bytes) else orjson.dumps(body)
             path = f"/api/{command}" if command else "/api"
-            async with session.post(path, data=payload, headers=headers) as response:
+            async with session.post(path, data=io.BytesIO(payload), headers=headers) as response:
                 reply = await response.read()
                 is_one = response.content_type == "application/json" and b"\n" not in reply
                 return response.status, orjson.loads(reply) if is_one else reply

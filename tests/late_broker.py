@@ -122,7 +122,9 @@ class LateBroker:
 
         def process() -> None:
             stream = self.stream(channel, retention.size)
-            kept = stream.read(0.0, limit=wanted.limit, since=wanted.since, reverse=wanted.reverse)
+            kept = stream.read(
+                0.0, limit=wanted.limit, since=wanted.since, reverse=wanted.reverse, most_bytes=wanted.most_bytes
+            )
             self._answer(done, Stream(kept, stream.position))
 
         self.asked.append(process)

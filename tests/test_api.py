@@ -291,6 +291,31 @@ async def test_history_reads_any_part() -> None:
         assert error.value.code == BAD_REQUEST
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"limit": 2**63},
+        {"limit": 2**63 - 1},
+        {"limit": -(2**63)},
+        {"limit": 1, "since": {"offset": 2**64}},
+    ],
+)
+async def test_a_number_that_no_field_of_the_protocol_holds_is_a_bad_request(fields: dict[str, Any]) -> None:
+    _, api = backend(options=KEEPS)
+    with pytest.raises(ApiError) as error:
+        await api.call("history", {"channel": "news", **fields})
+    assert error.value.code == BAD_REQUEST
+    reply = await api.call("history", {"channel": "news", "limit": 2**31 - 1, "since": {"offset": 2**64 - 1}})
+    assert reply["publications"] == []
+
+
+async def test_the_application_reads_as_much_of_a_history_as_it_likes() -> None:
+    _, api = backend(options=ChannelOptions(retention=Retention(9, 300), history_limit=2, lag=LagLimits(bytes=1)))
+    for number in range(1, 6):
+        await api.call("publish", {"channel": "news", "data": number})
+    assert await kept(api, limit=-1) == [1, 2, 3, 4, 5]
+
+
 async def test_history_tells_who_said_it_and_with_what_tags() -> None:
     home, api = backend(options=KEEPS)
     ann = Client.connect(home, "ann", "news")
@@ -390,6 +415,20 @@ async def test_one_bad_command_does_not_spoil_a_batch(parallel: bool) -> None:
         *(0, 107, 107, 107, 104, 104, 104, 104, 104, 104, 0),
     ]
     assert (await api.call("batch", {"commands": [good | {"info": None}]}))["replies"] == [{"publish": {}}]
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+async def test_a_fault_of_our_own_does_not_spoil_a_batch(parallel: bool, caplog: pytest.LogCaptureFixture) -> None:
+    home, api = backend(options=KEEPS)
+    home.node.broker.remove_history = lambda channel, done: 1 / 0  # type: ignore[method-assign]
+    good, bad = {"publish": {"channel": "news", "data": 1}}, {"history_remove": {"channel": "news"}}
+    replies = (await api.call("batch", {"commands": [good, bad, good], "parallel": parallel}))["replies"]
+    assert [reply.get("publish", {}).get("offset") for reply in replies] == [1, None, 2]
+    assert replies[1] == {"error": {"code": 100, "message": "internal server error"}}
+    (record,) = caplog.records
+    assert "history_remove" in record.message
+    assert record.exc_info is not None
+    caplog.clear()
 
 
 async def test_a_batch_of_nothing_is_answered_with_nothing() -> None:

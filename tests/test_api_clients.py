@@ -194,6 +194,26 @@ async def test_unsubscribe_refuses_what_is_no_name() -> None:
         await backend()[1].call("unsubscribe", {"user": "ann", "channel": 5})
 
 
+async def test_whoever_is_let_in_can_be_reached_however_long_its_name() -> None:
+    home, api = backend()
+    name = "u" * 8000
+    ann = Client.connect(home, name)
+    assert await api.call("subscribe", {"user": name, "channel": "news"}) == {}
+    assert ann.said() == [{"push": {"channel": "news", "subscribe": {}}}]
+    assert await api.call("disconnect", {"user": name}) == {}
+    ann.said()
+    assert ann.code == 3503
+
+
+@pytest.mark.parametrize("command", ["subscribe", "refresh"])
+@pytest.mark.parametrize("expires", [2**63, 2**64 - 1, -1])
+async def test_a_date_that_no_field_of_the_protocol_holds_is_a_bad_request(command: str, expires: int) -> None:
+    _, api = backend()
+    with pytest.raises(ApiError, match="expire_at") as error:
+        await api.call(command, {"user": "ann", "channel": "news", "expire_at": expires})
+    assert error.value.code == 107
+
+
 async def test_disconnect_acts_at_once_and_for_good() -> None:
     home, api = backend()
     ann, bob = Client.connect(home, "ann", "news"), Client.connect(home, "bob", "news")

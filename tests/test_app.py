@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import io
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -169,11 +168,6 @@ async def test_a_departure_over_http_is_the_one_that_happened() -> None:
 async def test_other_questions(method: str, path: str, status: int) -> None:
     async with serving(house()) as ask:
         assert (await ask(path, method))[0] == status
-
-
-async def test_a_body_has_a_ceiling() -> None:
-    async with serving(house()) as ask:
-        assert (await ask("/api/publish", "POST", data=io.BytesIO(bytes(5 * 1024 * 1024))))[0] == 413
 
 
 async def test_a_port_that_is_taken_is_an_oserror() -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
+import orjson
 import pytest
 
-from server.brokers.base import BrokerError, Retention
+from server.brokers.base import BrokerError, Done, Retention, Slice, Stream
+from server.brokers.memory import MemoryBroker
 from server.core.hub import CONGESTION_BYTES
-from server.core.publication import Publication
+from server.core.lag import LagLimits
+from server.core.publication import ClientInfo, Publication
+from server.edge.centrifuge.session import MOST_AWAITED
 from server.edge.outlet import HELD_BYTES
 from server.node.namespaces import ChannelOptions
 from tests import wire
@@ -190,6 +196,107 @@ def test_history(more: dict[str, Any], offsets: list[int]) -> None:
     kept = ",".join(f'{{"data":{offset},"offset":{offset}}}' for offset in offsets)
     answer = f'{{"id":2,"history":{{"publications":[{kept}],"epoch":"EPOCH","offset":4}}}}'
     assert alice.asks(asked(**more)) == [answer]
+
+
+@pytest.mark.parametrize(
+    ("limit", "offsets"),
+    [(-1, [1, 2, 3]), (0, []), (2, [1, 2]), (3, [1, 2, 3]), (4, [1, 2, 3]), (2**31 - 1, [1, 2, 3])],
+)
+def test_a_history_is_as_long_as_it_may_be(limit: int, offsets: list[int]) -> None:
+    home = dialect_house(options=replace(KEPT, history_limit=3))
+    say(home, "news", b"1", b"2", b"3", b"4")
+    alice = connected(home)
+    assert history(alice.asks(asked(limit=limit))) == (offsets, 4)
+    since = f'{{"offset":{max(offsets, default=0)},"epoch":"EPOCH"}}'
+    assert history(alice.asks(asked(limit=-1, since=since)))[0] == [1, 2, 3, 4][len(offsets) :][:3], "then the rest"
+
+
+@pytest.mark.parametrize("reverse", ["false", "true"])
+def test_a_history_has_no_more_bytes_than_may_wait_for_a_client(reverse: str) -> None:
+    kept = ["x" * size for size in (10, 200, 40, 40)]
+    home = dialect_house(options=replace(KEPT, lag=LagLimits(bytes=130)))
+    say(home, "news", *(f'"{text}"'.encode() for text in kept))
+    alice = connected(home)
+    found, pages, place = [], 0, 0 if reverse == "false" else 5
+    while True:
+        since = f'{{"offset":{place},"epoch":"EPOCH"}}'
+        offsets, _ = history(alice.asks(asked(limit=-1, since=since, reverse=reverse)))
+        if not offsets:
+            break
+        found += offsets
+        pages, place = pages + 1, offsets[-1]
+    assert found == ([1, 2, 3, 4] if reverse == "false" else [4, 3, 2, 1])
+    assert pages == 3, "the second one is alone, for it is larger than there is room"
+
+
+def history(lines: list[str]) -> tuple[list[int], int]:
+    """Read the offsets of an answer, and the top."""
+    (line,) = lines
+    result = orjson.loads(line)["history"]
+    return [publication["offset"] for publication in result["publications"]], result["offset"]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        '{"id":%d,"history":{"channel":"news","limit":-1}}',
+        '{"id":%d,"presence":{"channel":"news"}}',
+        '{"id":%d,"subscribe":{"channel":"c%d","recover":true}}',
+    ],
+    ids=["history", "presence", "recovery"],
+)
+def test_few_answers_that_may_be_large_are_on_their_way_at_a_time(ask: str) -> None:
+    home = dialect_house(options=ALL)
+    broker = home.node.broker = Slow(home)
+    alice = connected(home)
+    lines = [ask % (id, id)[: ask.count("%d")] for id in range(2, 22)]
+    assert alice.asks(*lines, '{"id":99,"rpc":{}}') == []
+    assert len(broker.answers) == MOST_AWAITED
+    assert not alice.transport.is_reading
+    heard = []
+    while broker.answers:
+        broker.answers.pop(0)()
+        heard += alice.hears()
+        assert len(broker.answers) <= MOST_AWAITED
+    assert alice.transport.is_reading
+    ids = [orjson.loads(line)["id"] for line in heard if line.startswith('{"id"')]
+    assert sorted(ids) == [*range(2, 22), 99]
+
+
+def test_who_does_not_take_its_answers_gets_no_more_of_them() -> None:
+    home = dialect_house(options=ALL)
+    broker = home.node.broker = Slow(home)
+    alice = connected(home)
+    alice.transport.room = 0
+    alice.says(*(f'{{"id":{id},"history":{{"channel":"news"}}}}' for id in range(2, 22)))
+    given = 0
+    while broker.answers:
+        broker.answers.pop(0)()
+        given += 1
+    assert given == MOST_AWAITED
+    alice.transport.room = None
+    alice.transport.drain()
+    heard = alice.hears()
+    while broker.answers:
+        broker.answers.pop(0)()
+        heard += alice.hears()
+    assert sorted(orjson.loads(line)["id"] for line in heard) == [*range(2, 22)]
+
+
+class Slow(MemoryBroker):
+    """Gives its answers when a test lets it."""
+
+    def __init__(self, home: House) -> None:
+        super().__init__(home.node, home.clock, lambda: "EPOCH")
+        self.answers: list[Callable[[], None]] = []
+
+    def history(self, channel: str, retention: Retention, wanted: Slice, done: Done[Stream]) -> None:
+        ask = super().history
+        self.answers.append(lambda: ask(channel, retention, wanted, done))
+
+    def presence(self, channel: str, done: Done[Mapping[str, ClientInfo]]) -> None:
+        ask = super().presence
+        self.answers.append(lambda: ask(channel, done))
 
 
 def test_the_history_of_another_epoch_is_not_to_be_had() -> None:

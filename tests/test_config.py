@@ -52,6 +52,8 @@ DEFAULTS = {
     "max_message_size": 65536,
     "max_channels_per_client": 128,
     "max_channel_length": 128,
+    "history_max_publication_limit": 300,
+    "recovery_max_publication_limit": 0,
     "open_timeout": 5,
     "queue_messages": 256,
     "queue_bytes": 1048576,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 import pytest
 
 from server.brokers.base import Retention
+from server.core.lag import LagLimits
 from server.core.publication import Publication
 from server.dialects.centrifuge import codes
 from server.edge.credentials import StaticTokens
@@ -220,6 +222,36 @@ def test_what_it_missed_there_is_in_the_connect_reply() -> None:
     assert result(line)["subs"]["news"] == {
         "recoverable": True, "epoch": "EPOCH", "offset": 3, "positioned": True, "was_recovering": True,
     }  # fmt: skip
+
+
+def test_what_all_channels_missed_together_is_no_more_than_may_wait_for_a_client() -> None:
+    """Each of the three has 40 bytes of payload, some 70 on the wire; there is room for two of them."""
+    options = ChannelOptions(retention=Retention(10, 300.0), lag=LagLimits(bytes=150))
+    home = jwt_house(options=options, namespaces={"roomy": replace(options, lag=LagLimits(bytes=1000))})
+    channels = ["a", "b", "c", "roomy:d", "e"]
+    token = signed(CLAIMS | {"channels": channels})
+    for channel in channels[:-1]:
+        home.node.publish(channel, Publication(b'"' + b"x" * 38 + b'"', is_json=True), lambda done: None)
+    back = {channel: {"recover": True, "offset": 0, "epoch": "EPOCH"} for channel in channels}
+    (line,) = Speaker(home).asks(connect(token, subs=back))
+    subs = result(line)["subs"]
+    assert {name: sub.get("recovered", False) for name, sub in subs.items()} == {
+        "a": True, "b": True, "c": False, "roomy:d": True, "e": True,
+    }  # fmt: skip
+    assert subs["c"] == {
+        "recoverable": True, "epoch": "EPOCH", "offset": 1, "positioned": True, "was_recovering": True,
+    }  # fmt: skip
+
+
+def test_as_many_channels_as_a_client_may_have_come_back_with_it() -> None:
+    home = jwt_house(max_channels=600, options=ChannelOptions(retention=Retention(10, 300.0)))
+    token = signed(CLAIMS | {"channels": [f"c{number}" for number in range(600)]})
+    ann = connected(home, token=token)
+    ann.goes()
+    subs = {f"c{number}": {"recover": True, "epoch": "EPOCH"} for number in range(600)}
+    (line,) = Speaker(home).asks(connect(token, subs=subs))
+    assert all(sub["recovered"] for sub in result(line)["subs"].values())
+    assert Speaker(home, "EVE").ends(connect(token, subs=subs | {"c600": {}})) == (3501, "bad request")
 
 
 def test_more_channels_than_a_client_may_have() -> None:

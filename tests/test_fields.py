@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from server.admin.fields import ApiError, Fields
 from server.core.history import Position
+from server.edge.signatures import MAX_TOKEN
 
 
 def fields(request: dict[str, Any], text: str = "") -> Fields:
@@ -26,10 +27,10 @@ READERS: dict[str, tuple[Any, list[Any], list[Any]]] = {
     # what is read when it is missing, good values, bad ones
     "text": ("", ["", "a", "x" * 256], [1, True, [], {}, "x" * 257]),
     "flag": (False, [True, False], [0, 1, "true", []]),
-    "number": (0, [0, -1, 2**63], [1.0, "1", True, []]),
-    "natural": (0, [0, 1, 2**64 - 1], [-1, 1.5, False, "1"]),
+    "number": (0, [0, -1, 2**31 - 1, -(2**31)], [1.0, "1", True, [], 2**31, -(2**31) - 1, 2**63]),
+    "natural": (0, [0, 1, 2**64 - 1], [-1, 1.5, False, "1", 2**64]),
     "members": (None, [{}, {"a": 1}], [[], "a", 1]),
-    "position": (None, [], [[], "a", {"offset": -1}, {"offset": "1"}, {"epoch": 1}]),
+    "position": (None, [], [[], "a", {"offset": -1}, {"offset": "1"}, {"offset": 2**64}, {"epoch": 1}]),
 }
 
 
@@ -45,6 +46,18 @@ def test_a_field_is_of_one_type_and_may_be_missing(reader: str) -> None:
             getattr(fields({"x": value}), reader)("x")
         assert error.value.code == 107
         assert error.value.told == {"code": 107, "message": str(error.value)}
+
+
+def test_a_number_may_have_another_end() -> None:
+    assert fields({"x": 9}).natural("x", 10) == 9
+    with pytest.raises(ApiError, match="x: less than 10 is needed"):
+        fields({"x": 10}).natural("x", 10)
+
+
+def test_a_user_s_name_may_be_as_long_as_a_token_can_say_it() -> None:
+    assert fields({"user": "u" * MAX_TOKEN}).user() == "u" * MAX_TOKEN
+    with pytest.raises(ApiError, match="user: longer than"):
+        fields({"user": "u" * (MAX_TOKEN + 1)}).user()
 
 
 def test_lists_are_limited() -> None:

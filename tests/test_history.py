@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 
-from server.core.history import History, Position, Recovery, judge, judge_cache
+from server.core.history import History, Position, Recovery, first_that_fit, judge, judge_cache
 from server.core.publication import ClientInfo, Publication
 
 EPOCH = "abcd"
@@ -90,6 +93,26 @@ def test_more_than_may_be_recovered_is_not_recovered_in_part() -> None:
     assert judge(since, top, made(9, 10), most_bytes=1) == Recovery(False)
     assert offsets(judge(since, top, made(9, 10), most_bytes=2)) == [9, 10]
     assert judge(top, top, [], most_bytes=0) == Recovery(True)
+
+
+def offset_sizes(publications: Iterable[Publication]) -> list[int]:
+    """Let each take as many bytes as its offset."""
+    return [publication.offset for publication in publications]
+
+
+def test_publications_take_what_whoever_asks_counts() -> None:
+    since, top = Position(8, EPOCH), Position(10, EPOCH)
+    assert judge(since, top, made(9, 10), 19, offset_sizes) == Recovery(True, (*made(9, 10),))
+    assert judge(since, top, made(9, 10), 18, offset_sizes) == Recovery(False)
+
+
+@pytest.mark.parametrize(
+    ("most_bytes", "fit"), [(0, [1]), (1, [1]), (2, [1]), (3, [1, 2]), (5, [1, 2]), (6, [1, 2, 3]), (99, [1, 2, 3])]
+)
+def test_the_first_that_fit_are_one_at_least(most_bytes: int, fit: list[int]) -> None:
+    found = first_that_fit(made(1, 2, 3), most_bytes, offset_sizes)
+    assert [publication.offset for publication in found] == fit
+    assert first_that_fit([], most_bytes) == ()
 
 
 # Recovery of the latest alone
@@ -258,3 +281,24 @@ def test_an_offset_may_be_any_number_of_64_bits(offset: int) -> None:
     since = Position(offset, EPOCH)
     assert stream(4).read(0.0, since=since) == ()
     assert len(stream(4).read(0.0, since=since, reverse=True, limit=2**31 - 1)) == 4
+
+
+@pytest.mark.parametrize("limit", [2**63 - 1, 2**63, 2**70])
+def test_a_limit_may_be_any_number(limit: int) -> None:
+    assert len(stream(3).read(0.0, limit=limit)) == 3
+    assert len(stream(3).read(0.0, limit=limit, since=Position(1, EPOCH))) == 2
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({}, [1, 2]),
+        ({"since": Position(2, EPOCH)}, [3, 4]),
+        ({"reverse": True}, [4, 3]),
+        ({"limit": 1}, [1]),
+        ({"limit": 0}, []),
+    ],
+)
+def test_no_more_is_read_than_fits(how: dict[str, Any], expected: list[int]) -> None:
+    found = stream(4).read(0.0, most_bytes=2, **how)
+    assert [publication.offset for publication in found] == expected

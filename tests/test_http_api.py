@@ -5,6 +5,9 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from server.admin.port import MAX_REQUEST
+from server.brokers.base import Retention
+from server.node.namespaces import ChannelOptions
 from tests.backend import Client, serving
 from tests.house import house
 
@@ -50,6 +53,28 @@ async def test_garbage_is_a_bad_request_and_never_a_fault(body: bytes) -> None:
             200,
             {"error": {"code": BAD_REQUEST, "message": "the request is not JSON"}},
         )
+
+
+@pytest.mark.parametrize("path", ["publish", "batch", ""])
+async def test_a_request_that_is_too_large_is_told_how_large_it_may_be(path: str) -> None:
+    async with serving(house()) as post:
+        status, reply = await post(path, b'{"data": "' + b"x" * MAX_REQUEST + b'"}')
+        assert (status, reply) == (
+            200,
+            {"error": {"code": BAD_REQUEST, "message": "the request is larger than 4194304 bytes"}},
+        )
+        assert await post("publish", HELLO) == (200, {"result": {}})
+
+
+async def test_a_fault_of_our_own_is_told_without_its_details(caplog: pytest.LogCaptureFixture) -> None:
+    home = house(options=ChannelOptions(retention=Retention(3, 300)))
+    home.node.broker.history = lambda *asked: 1 / 0  # type: ignore[method-assign]
+    told = {"error": {"code": 100, "message": "internal server error"}}
+    async with serving(home) as post:
+        assert await post("history", {"channel": "news"}) == (200, told)
+        assert await post("", {"method": "history", "params": {"channel": "news"}}) == (200, told)
+    assert [record.exc_info is not None for record in caplog.records] == [True, True]
+    caplog.clear()
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"publish"', b"5", b"true"])

@@ -184,6 +184,8 @@ async def test_history_and_keys_are_one_for_all(town: Town) -> None:
     since = Slice(1, Position(3, stream.top.epoch), reverse=True)
     stream = await two.ask(two.broker.history, "news", KEPT.retention, since)
     assert [publication.offset for publication in stream.publications] == [2]
+    stream = await two.ask(two.broker.history, "news", KEPT.retention, Slice(most_bytes=2))
+    assert [publication.offset for publication in stream.publications] == [1, 2]
     assert await one.ask(one.broker.remove_history, "news") is None
     assert (await two.ask(two.broker.history, "news", KEPT.retention, EVERYTHING)).publications == ()
 

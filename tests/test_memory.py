@@ -319,14 +319,30 @@ def test_reading_keeps_a_stream_alive(house: House) -> None:
         assert house.position() == Position(1, "e1")
 
 
-def test_a_stream_that_nobody_published_on_is_soon_forgotten(house: House) -> None:
-    house.position()
-    house.clock.advance(59)
+def test_a_client_comes_back_to_a_stream_that_nobody_published_on(house: House) -> None:
+    left_at = house.position()
+    house.clock.advance(HOUR - 1)
     house.sweep()
-    assert house.broker.streams == 1
-    house.clock.advance(1)
+    assert house.position() == left_at, "nothing was missed"
+    house.clock.advance(HOUR)
     house.sweep()
     assert house.broker.streams == 0
+
+
+def test_among_many_a_stream_that_nobody_published_on_is_soon_forgotten(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.brokers.memory._MANY", 2)
+    house.publish("used")
+    for name in ("invented", "made up"):
+        house.position(name)
+    house.clock.advance(59)
+    house.sweep()
+    assert house.broker.streams == 3
+    house.clock.advance(1)
+    house.sweep(2)
+    assert house.broker.streams == 2, "no more than have to go"
+    assert house.position("used") == Position(1, "e1")
 
 
 def test_expired_publications_are_let_go_though_nobody_asks(house: House) -> None:

@@ -15,6 +15,7 @@ from server.brokers.memory import MemoryBroker
 from server.core.history import UP_TO_DATE, Position, Recovery
 from server.core.hub import CONGESTION_BYTES
 from server.core.publication import ClientInfo, Publication
+from server.dialects.centrifuge import json_codec
 from server.node.audience import UNKNOWN
 from server.node.namespaces import ChannelOptions, RecoveryMode
 from server.node.node import Node, Seat, Unrecovered
@@ -554,13 +555,13 @@ def test_recovery_of_an_expired_stream(offset: int, recovered: bool) -> None:
     assert ear.seat.recovery == Recovery(recovered)
 
 
-@pytest.mark.parametrize(("most_bytes", "recovered"), [(3 * 90, True), (3 * 90 - 1, False)])
-def test_more_than_a_client_may_hold_is_not_recovered(most_bytes: int, recovered: bool) -> None:
-    assert len(numbered(Position(1, "epoch1"))) == 90
+@pytest.mark.parametrize(("missing", "recovered"), [(0, True), (1, False)])
+def test_more_than_a_client_may_hold_is_not_recovered(missing: int, recovered: bool) -> None:
     town, _ = remembering()
     publish(town, 3)
+    size = sum(json_codec.sizes(town.broker._streams["news"].read(town.clock())))
     ear = town.ear()
-    ear.come(Position(0, "epoch1"), most_bytes=most_bytes)
+    ear.come(Position(0, "epoch1"), most_bytes=size - missing)
     assert len(ear.heard) == (3 if recovered else 0)
     assert ear.seat.recovery is not None
     assert ear.seat.recovery.recovered is recovered
@@ -576,6 +577,25 @@ def test_rather_no_place_than_one_that_has_not_recovered(offset: int, is_seated:
     assert isinstance(answer, Seat if is_seated else Unrecovered)
     assert bool(town.node.audiences) is is_seated
     assert town.broker._heard == ({"news"} if is_seated else set())
+
+
+def test_who_wants_the_latest_or_nothing_comes_to_a_place_where_nothing_was_said() -> None:
+    options = ChannelOptions(retention=Retention(10, 300.0), recovery_mode=RecoveryMode.CACHE)
+    town, _ = remembering(options, is_cache=True)
+    ear = town.ear()
+    ear.come(Position(0, ""), needs_recovery=True)
+    assert ear.seat.recovery == Recovery(False)
+
+
+@pytest.mark.parametrize(("limit", "since", "recovered"), [(2, 1, True), (2, 0, False), (None, 0, True)])
+def test_more_than_may_be_recovered_in_number_is_not_recovered(limit: int | None, since: int, recovered: bool) -> None:
+    town, _ = remembering(ChannelOptions(retention=Retention(10, 300.0), recovery_limit=limit))
+    publish(town, 3)
+    ear = town.ear()
+    ear.come(Position(since, "epoch1"))
+    assert ear.seat.recovery is not None
+    assert ear.seat.recovery.recovered is recovered
+    assert len(ear.heard) == (3 - since if recovered else 0)
 
 
 @pytest.mark.parametrize(

@@ -466,6 +466,22 @@ def test_who_wants_recovery_or_nothing() -> None:
     assert alice.subscribes("news")["offset"] == 1
 
 
+def test_where_only_the_latest_counts_there_is_nothing_that_could_be_lost() -> None:
+    options = ChannelOptions(retention=Retention(10, 300.0), recovery_mode=RecoveryMode.CACHE)
+    alice = connected(dialect_house(options=options))
+    reply = alice.subscribes("price", recover=True, flag=2)
+    assert reply == {"recoverable": True, "epoch": "EPOCH", "positioned": True, "was_recovering": True}
+
+
+@pytest.mark.parametrize("options", [ChannelOptions(), ChannelOptions(delta=True, retention=KEPT.retention)])
+def test_an_unknown_kind_of_delta_is_no_command_at_all(options: ChannelOptions) -> None:
+    home = dialect_house(options=options)
+    alice = connected(home)
+    assert alice.ends(subscribe("stock", delta="vcdiff")) == (3501, "bad request")
+    alice.goes()
+    quiet(home)
+
+
 def test_losing_its_place_leaves_the_other_channels_alone() -> None:
     home = dialect_house(options=KEPT)
     alice = connected(home)
@@ -567,6 +583,78 @@ def test_a_second_connect_is_one_too_many_also_while_the_first_one_waits() -> No
     assert ann.close == (3501, "bad request")
     ann.goes()
     quiet(home)
+
+
+# The server API on a client that is being connected
+
+
+def test_who_is_being_connected_can_be_disconnected() -> None:
+    home, broker = late_house("a", options=ChannelOptions(presence=True, join_leave=True))
+    ann = Speaker(home)
+    assert ann.asks(CONNECT, '{"id":2,"rpc":{}}') == []
+    (found,) = home.service.registry.find("ann")
+    assert found is ann.session
+    found.end(codes.DISCONNECT_FORCE_NO_RECONNECT)
+    assert ann.hears() == []
+    assert ann.close == (3503, "force disconnect")
+    broker.answer()
+    ann.goes()
+    quiet(home)
+    broker.presence("a", lambda present: _is_empty(present))
+
+
+def test_who_is_being_connected_can_be_put_on_a_channel_and_is_told_after_the_reply() -> None:
+    home, broker = late_house("a", options=KEPT)
+    ann = Speaker(home)
+    ann.says(CONNECT)
+    assert ann.session.enter("a") == codes.ERROR_ALREADY_SUBSCRIBED
+    assert ann.session.enter("b", data=b'{"x":1}') is None
+    broker.answer(1)
+    say(home, "b", b"1")
+    assert ann.hears() == []
+    broker.answer()
+    reply, *pushes = ann.hears()
+    assert set(orjson.loads(reply)["connect"]["subs"]) == {"a"}
+    entered = {"recoverable": True, "epoch": "EPOCH", "positioned": True, "data": {"x": 1}}
+    assert [orjson.loads(push)["push"] for push in pushes] == [
+        {"channel": "b", "subscribe": entered},
+        {"channel": "b", "pub": {"data": 1, "offset": 1}},
+    ]
+    home.assert_balanced()
+    ann.goes()
+    quiet(home)
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["there already", "on its way there"])
+def test_who_is_being_connected_can_be_taken_off_a_channel(is_there: bool) -> None:
+    home, broker = late_house("a", "b")
+    ann = Speaker(home)
+    ann.says(CONNECT)
+    if is_there:
+        broker.answer()
+    assert ann.session.throw_out("a", codes.UNSUBSCRIBE_BY_SERVER)
+    assert ann.hears() == []
+    while broker.asked:
+        broker.answer()
+    reply, push = ann.hears()
+    assert set(orjson.loads(reply)["connect"]["subs"]) == ({"a", "b"} if is_there else {"b"})
+    assert push == '{"push":{"channel":"a","unsubscribe":{"code":2000,"reason":"server unsubscribe"}}}'
+    assert {place.channel for place in ann.session.places} == {"b"}
+    assert {channel for channel, audience in home.node.audiences.items() if audience.lanes} == {"b"}
+    ann.goes()
+    quiet(home)
+
+
+def test_who_is_being_connected_lasts_as_long_as_it_was_given_then() -> None:
+    home, broker = late_house("a")
+    ann = Speaker(home)
+    ann.says(CONNECT)
+    ann.session.prolong(soon(home, 100))
+    broker.answer()
+    reply, push = ann.hears()
+    assert '"expires"' not in reply
+    assert push == '{"push":{"refresh":{"expires":true,"ttl":100}}}'
+    assert ann.connection in home.listener.wheel.expiring
 
 
 def test_a_client_that_goes_while_it_is_being_connected_leaves_nothing() -> None:

@@ -129,7 +129,7 @@ def test_who_comes_back_is_told_rightly() -> None:
 
 def test_the_limits_are_those_of_the_options() -> None:
     limits = {row[0].strip("`"): row[1] for row in rows("Limits")}
-    assert len(limits) == 10
+    assert len(limits) == 12
     for name, default in limits.items():
         assert float(default) == OPTIONS[name].default(), name
 

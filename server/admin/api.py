@@ -7,6 +7,7 @@ centrifugal.dev, "Server API walkthrough". How they come over HTTP is `http_api`
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -48,6 +49,8 @@ MOST_CHANNELS: Final = 1000
 MOST_COMMANDS: Final = 1000
 # How long a publisher waits on a congested channel before it is told to come back.
 PATIENCE: Final = 5.0
+
+log = logging.getLogger("stentor.admin")
 
 Answer = dict[str, Any]
 Command = Callable[[Fields], Awaitable[Answer]]
@@ -99,7 +102,18 @@ class Api(ABC):
 
     async def call(self, name: str, request: Mapping[str, Any], text: str = "") -> Answer:
         """Do the command `name`, one of `commands`; `request` was read from the JSON `text`. Raises ApiError."""
-        return await self.commands[name](self.fields(request, text))
+        return await self.do(name, self.fields(request, text))
+
+    async def do(self, name: str, fields: Fields) -> Answer:
+        """Do the command `name` with the fields of its request. Raises ApiError, also for a fault of our own."""
+        try:
+            return await self.commands[name](fields)
+        except ApiError:
+            raise
+        except Exception:
+            # Others may have come with it in one request: they are done, and answered.
+            log.exception("a fault in the server API, in the command %s", name)
+            raise ApiError(INTERNAL, "internal server error") from None
 
     def fields(self, request: Mapping[str, Any], text: str = "") -> Fields:
         """Make the fields of a request."""
@@ -212,7 +226,7 @@ class Api(ABC):
             (name,) = named
             request = command.part(name)
             assert request is not None, "it is named because it is there"
-            return {name: await self.commands[name](request)}
+            return {name: await self.do(name, request)}
         except ApiError as error:
             return {"error": error.told}
 

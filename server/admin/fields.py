@@ -14,6 +14,7 @@ from server.core.names import name_fault
 from server.core.publication import Publication
 from server.dialects.centrifuge.data import MAX_DEPTH, is_deeper, is_json, raw_payload, without_newlines
 from server.dialects.centrifuge.json_scan import DuplicateKey, find_elements, find_members
+from server.edge.signatures import MAX_TOKEN
 
 # Centrifugo's error codes for the API.
 INTERNAL: Final = 100
@@ -24,6 +25,9 @@ UNRECOVERABLE_POSITION: Final = 112
 
 MAX_TAGS: Final = 64
 MAX_KEY: Final = 256
+# Numbers are those of Centrifugo's api.proto: int32, int64 and, where they cannot be negative, uint64.
+INT32: Final = 2**31
+INT64: Final = 2**63
 
 
 class ApiError(Exception):
@@ -78,17 +82,25 @@ class Fields:
         return flag
 
     def number(self, name: str) -> int:
-        """Read a whole number, 0 when it is missing."""
+        """Read a whole number of 32 bits, 0 when it is missing."""
+        value = self._whole(name)
+        if not -INT32 <= value < INT32:
+            raise ApiError(BAD_REQUEST, f"{name}: has more than 32 bits")
+        return value
+
+    def natural(self, name: str, end: int = 2 * INT64) -> int:
+        """Read a whole number that is not negative but below `end`, 0 when it is missing."""
+        value = self._whole(name)
+        if value < 0:
+            raise ApiError(BAD_REQUEST, f"{name}: 0 or more is needed")
+        if value >= end:
+            raise ApiError(BAD_REQUEST, f"{name}: less than {end} is needed")
+        return value
+
+    def _whole(self, name: str) -> int:
         value: int = self._typed(name, int, "a whole number", 0)
         if isinstance(value, bool):
             raise ApiError(BAD_REQUEST, f"{name}: a whole number is needed")
-        return value
-
-    def natural(self, name: str) -> int:
-        """Read a whole number that is not negative, 0 when it is missing."""
-        value = self.number(name)
-        if value < 0:
-            raise ApiError(BAD_REQUEST, f"{name}: 0 or more is needed")
         return value
 
     def members(self, name: str) -> Mapping[str, Any] | None:
@@ -139,10 +151,13 @@ class Fields:
         return name
 
     def user(self) -> str:
-        """Read a user's name, which may be empty: clients that have none are a user too."""
+        """Read a user's name, which may be empty: clients that have none are a user too.
+
+        It may be as long as a token can say it: whoever is let in can be reached.
+        """
         if "user" not in self:
             raise ApiError(BAD_REQUEST, "user: a name is needed")
-        return self.text("user")
+        return self.text("user", MAX_TOKEN)
 
     def publication(self) -> Publication:
         """Read ``data`` (any JSON) or ``b64data`` (binary; an empty one counts if there is no other), and ``tags``."""

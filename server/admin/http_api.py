@@ -16,6 +16,7 @@ from aiohttp import web
 from server.admin import guard
 from server.admin.api import MOST_COMMANDS, Api
 from server.admin.fields import BAD_REQUEST, NOT_FOUND, ApiError
+from server.admin.port import MAX_REQUEST
 from server.config import is_loopback
 
 Reply = dict[str, Any]
@@ -28,7 +29,12 @@ def routes(api: Api, *, api_key: str | None, on_loopback: bool) -> list[web.Rout
         async def handle(request: web.Request) -> web.Response:
             if refusal := _refusal(request, api_key, on_loopback=on_loopback):
                 return refusal
-            return web.Response(body=await answer(await request.read()), content_type="application/json")
+            try:
+                body = await request.read()
+            except web.HTTPRequestEntityTooLarge:
+                told = ApiError(BAD_REQUEST, f"the request is larger than {MAX_REQUEST} bytes").told
+                return web.Response(body=orjson.dumps({"error": told}), content_type="application/json")
+            return web.Response(body=await answer(body), content_type="application/json")
 
         return handle
 
@@ -79,7 +85,7 @@ async def _do_old(api: Api, command: dict[str, Any], text: str) -> Reply:
         name = fields.text("method").lower()
         if name not in api.commands or name == "batch":
             raise ApiError(NOT_FOUND, "there is no such method")
-        return reply | {"result": await api.commands[name](fields.part("params") or api.fields({}))}
+        return reply | {"result": await api.do(name, fields.part("params") or api.fields({}))}
     except ApiError as error:
         return reply | {"error": error.told}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from server import __version__
 from server.admin.api import MOST_CHANNELS, Answer, Api
-from server.admin.fields import BAD_REQUEST, NOT_AVAILABLE, ApiError, Fields
+from server.admin.fields import BAD_REQUEST, INT64, NOT_AVAILABLE, ApiError, Fields
 from server.dialects.centrifuge import codes
 from server.node.node import Node
 from server.node.registry import Member, Registry
@@ -121,7 +121,7 @@ class NodeApi(Api):
         return {}
 
     def _moment(self, fields: Fields) -> int | None:
-        return fields.natural("expire_at") or None
+        return fields.natural("expire_at", INT64) or None
 
     async def channels(self, fields: Fields) -> Answer:
         """Name the channels that somebody listens to, and how many do; ``pattern`` as in a shell."""

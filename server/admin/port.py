@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from aiohttp import web
@@ -14,6 +14,9 @@ from server.admin.site import Site
 from server.edge.recorder import CAPACITY
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+# Bytes that one request may have; more are not even read.
+MAX_REQUEST: Final = 4 * 1024 * 1024
 
 
 class Port:
@@ -38,7 +41,7 @@ class Port:
         paths = [*pages, "/healthz", "", *(f"POST {path}" for path in named)]
         index = "\n".join(["Stentor, internal port.", "", *paths]) + "\n"
         self._app = web.Application(
-            client_max_size=4 * 1024 * 1024,
+            client_max_size=MAX_REQUEST,
             middlewares=[guard.only_for_this_machine(api_key)] if on_loopback else [],
         )
         gets = {"/healthz": _say_alive, "/live": live.watch, **pages}

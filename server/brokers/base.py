@@ -83,12 +83,14 @@ class Slice:
     """What of a history is read: after `since` (or before it, newest first, with `reverse`), `limit` at most.
 
     `limit` None is no limit, 0 asks for the position alone. The epoch of `since` is not looked at: whoever asked
-    compares it with the answer's.
+    compares it with the answer's. Of more than `most_bytes` (None: no limit), as the broker keeps them, only the first
+    come that fit into it, but one at least: what nobody could be told is not fetched.
     """
 
     limit: int | None = None
     since: Position | None = None
     reverse: bool = False
+    most_bytes: int | None = None
 
 
 EVERYTHING: Final = Slice()

@@ -135,7 +135,9 @@ class LocalBroker:
 
     def history(self, channel: str, retention: Retention, wanted: Slice, done: Done[Stream]) -> None:
         since = list(wanted.since) if wanted.since is not None else None
-        fields = [channel, retention.size, retention.ttl, wanted.limit, since, wanted.reverse]
+        fields = [
+            channel, retention.size, retention.ttl, wanted.limit, since, wanted.reverse, wanted.most_bytes,
+        ]  # fmt: skip
         self._ask(Kind.HISTORY, fields, _stream, done)
 
     def remove_history(self, channel: str, done: Done[None]) -> None:

@@ -29,7 +29,9 @@ from server.core.publication import ClientInfo, Publication
 # A stream that nobody uses is forgotten after so many seconds (or so many times its retention, if that is longer) …
 _IDLE: Final = 3600.0
 _IDLE_TTLS: Final = 10
-# … and after these if nothing was ever published on it: whoever invents names must not fill the memory with them.
+# … and, where there are so many, after these if nothing was ever published on it: whoever invents names must not fill
+# the memory with them.
+_MANY: Final = 100_000
 _IDLE_UNUSED: Final = 60.0
 
 # A sweep looks at so many streams, or at this part of them if that is more.
@@ -128,7 +130,9 @@ class MemoryBroker:
         now = self._clock()
         history = self._history(channel, retention, now)
         history.touch(now)
-        kept = history.read(now, limit=wanted.limit, since=wanted.since, reverse=wanted.reverse)
+        kept = history.read(
+            now, limit=wanted.limit, since=wanted.since, reverse=wanted.reverse, most_bytes=wanted.most_bytes
+        )
         done(Stream(kept, history.position))
 
     def remove_history(self, channel: str, done: Done[None]) -> None:
@@ -169,7 +173,7 @@ class MemoryBroker:
         for _ in range(min(looks, len(self._round))):
             channel = self._round.popleft()
             history = self._streams[channel]
-            if channel not in self._heard and history.idle_for(now) >= _longest_idle(history):
+            if channel not in self._heard and history.idle_for(now) >= self._longest_idle(history):
                 del self._streams[channel]
             else:
                 history.forget_old(now)
@@ -185,9 +189,10 @@ class MemoryBroker:
             history.retain(retention.size, retention.ttl, now)
         return history
 
-
-def _longest_idle(history: History) -> float:
-    return max(_IDLE, _IDLE_TTLS * history.ttl) if history.top else _IDLE_UNUSED
+    def _longest_idle(self, history: History) -> float:
+        if history.top or len(self._streams) <= _MANY:
+            return max(_IDLE, _IDLE_TTLS * history.ttl)
+        return _IDLE_UNUSED
 
 
 class _Answers:

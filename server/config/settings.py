@@ -88,6 +88,15 @@ class Settings(Namespace):
     max_message_size: int = option(65536, "limits", "Largest message that is taken from a client.", unit="bytes", low=1)
     max_channels_per_client: int = option(128, "limits", "Channels that one client may be on.", low=1)
     max_channel_length: int = option(128, "limits", "Longest name of a channel, in characters.", low=1)
+    history_max_publication_limit: int = option(
+        300, "limits", "Publications that a client gets at most when it asks for the history; 0 is no limit.", low=0
+    )
+    recovery_max_publication_limit: int = option(
+        0,
+        "limits",
+        "Publications that a client can have missed and still recover; 0 is as many as history_size keeps.",
+        low=0,
+    )
     open_timeout: float = option(
         5.0, "limits", "Time that a client has for its opening handshake.", unit="seconds", above=0
     )

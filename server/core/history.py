@@ -15,9 +15,9 @@ Time is an argument, in seconds of any monotonic clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from operator import attrgetter
 from typing import Final, NamedTuple
 
@@ -46,13 +46,43 @@ UNRECOVERED: Final = Recovery(False)
 UP_TO_DATE: Final = Recovery(True)
 
 
+# Tells how many bytes each of some publications takes; only as far as it is asked, for to find out may be dear.
+Sizes = Callable[[Iterable[Publication]], Iterable[int]]
+
+
+def payload_sizes(publications: Iterable[Publication]) -> Iterable[int]:
+    """Count the payloads alone, whatever they are put into."""
+    return (len(publication.payload) for publication in publications)
+
+
+def first_that_fit(
+    publications: Iterable[Publication], most_bytes: int, sizes: Sizes = payload_sizes
+) -> tuple[Publication, ...]:
+    """Return as many of them, from the first on, as `most_bytes` have room for; the first one even if they have not.
+
+    Who reads a history part by part would never get past it otherwise.
+    """
+    found = tuple(publications)
+    fit = 0
+    for taken in accumulate(sizes(found)):
+        if taken > most_bytes:
+            break
+        fit += 1
+    return found[: max(fit, 1)]
+
+
 def judge(
-    since: Position, top: Position, publications: Sequence[Publication], most_bytes: int | None = None
+    since: Position,
+    top: Position,
+    publications: Sequence[Publication],
+    most_bytes: int | None = None,
+    sizes: Sizes = payload_sizes,
 ) -> Recovery:
     """Decide what a client gets that has seen the stream up to `since`.
 
     `publications` are what the broker has after `since.offset`, oldest first, and `top` is where the stream stood then.
-    A client without an epoch takes the stream's for its own. More than `most_bytes` of payload can't be recovered.
+    A client without an epoch takes the stream's for its own. More than `most_bytes`, by their `sizes`, can't be
+    recovered.
     """
     if since.epoch and since.epoch != top.epoch:
         return UNRECOVERED
@@ -60,7 +90,7 @@ def judge(
         return UNRECOVERED
     if any(publication.offset != offset for offset, publication in enumerate(publications, since.offset + 1)):
         return UNRECOVERED
-    if most_bytes is not None and sum(len(publication.payload) for publication in publications) > most_bytes:
+    if most_bytes is not None and sum(sizes(publications)) > most_bytes:
         return UNRECOVERED
     return Recovery(True, tuple(publications))
 
@@ -168,11 +198,17 @@ class History:
             self._kept = _NONE
 
     def read(
-        self, now: float, *, limit: int | None = None, since: Position | None = None, reverse: bool = False
+        self,
+        now: float,
+        *,
+        limit: int | None = None,
+        since: Position | None = None,
+        reverse: bool = False,
+        most_bytes: int | None = None,
     ) -> tuple[Publication, ...]:
         """Return what is kept, oldest first (or newest first), after `since` (or before it), at most `limit`.
 
-        `limit` None is no limit. The epoch of `since` is not looked at.
+        None is no limit; `most_bytes` of payload are looked at as `first_that_fit` does. The epoch of `since` is not.
         """
         if limit == 0:
             return ()
@@ -182,5 +218,6 @@ class History:
             older = since.offset - (self.top - len(kept)) - reverse  # how many come before what is wanted
             # An offset may be any number of 64 bits.
             skipped = min(max(0, len(kept) - older if reverse else older), len(kept))
-        end = None if limit is None else skipped + limit
-        return tuple(islice(reversed(kept) if reverse else kept, skipped, end))
+        end = len(kept) if limit is None else min(skipped + limit, len(kept))
+        found = islice(reversed(kept) if reverse else kept, skipped, end)
+        return tuple(found) if most_bytes is None else first_that_fit(found, most_bytes)

@@ -26,7 +26,8 @@ class ChannelOptions:
 
     `subscribe` opens it to every client that was let in (and `anonymous` to those without a user among them); `publish`
     lets clients speak on it, `read_history` and `read_presence` ask about it; `allow_recovery` lets those who may not
-    read the history recover from it all the same. `batch_delay` is in seconds.
+    read the history recover from it all the same. `batch_delay` is in seconds. Who asks for publications gets at most
+    `history_limit`, and who has missed more than `recovery_limit` recovers none (None: no limit).
     """
 
     publish: bool = True
@@ -38,6 +39,8 @@ class ChannelOptions:
     lag: LagLimits = field(default_factory=LagLimits)
     batch_delay: float = 0.0
     retention: Retention = field(default_factory=Retention)
+    history_limit: int | None = None
+    recovery_limit: int | None = None
     presence: bool = False
     join_leave: bool = False
     delta: bool = False

@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from server.brokers.base import Broker, BrokerError, Published, Slice, Stream, Terms
@@ -44,7 +45,10 @@ DeclareGap = Callable[[object, str], object]
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A client wants to listen: how, since where (None: it recovers nothing), and with how much to recover at most."""
+    """A client wants to listen: how, since where (None: it recovers nothing), and with how much to recover at most.
+
+    `most_bytes` are counted as they go out; how many publications it may be is the channel's to say.
+    """
 
     channel: str
     reading: Reading
@@ -301,7 +305,10 @@ class _Arrival:
             wanted = Slice(limit=0)
             if wish.since is not None:
                 is_cache = audience.options.recovery_mode is RecoveryMode.CACHE
-                wanted = Slice(limit=1, reverse=True) if is_cache else Slice(since=wish.since)
+                most = audience.options.recovery_limit
+                wanted = (
+                    Slice(limit=1, reverse=True) if is_cache else Slice(most, wish.since, most_bytes=wish.most_bytes)
+                )
             self._node.broker.history(wish.channel, audience.options.retention, wanted, self._placed)
 
     def _placed(self, answer: Stream | BrokerError) -> None:
@@ -313,10 +320,15 @@ class _Arrival:
             audience.top = answer.top
         self._node.note_top(audience, answer.top)
         recovery = self._recover(answer)
-        if self._wish.needs_recovery and recovery is not None and not recovery.recovered:
+        if self._wish.needs_recovery and self._has_lost_its_stream(recovery):
             self._fail(Unrecovered())
         else:
             self._seat(audience.top, recovery)
+
+    def _has_lost_its_stream(self, recovery: Recovery | None) -> bool:
+        """Tell if publications were missed for good; where only the latest counts, there are none to miss."""
+        is_stream = self._audience.options.recovery_mode is RecoveryMode.STREAM
+        return is_stream and recovery is not None and not recovery.recovered
 
     def _recover(self, stream: Stream) -> Recovery | None:
         """Say what the client has missed, if it asked."""
@@ -328,7 +340,8 @@ class _Arrival:
         publications = _merge(stream, self._held, top)
         if self._audience.options.recovery_mode is RecoveryMode.CACHE:
             return judge_cache(wish.since, top, publications)
-        return judge(wish.since, top, publications, wish.most_bytes)
+        sizes = partial(CODECS[wish.reading.codec].sizes, delta=wish.reading.delta)
+        return judge(wish.since, top, publications, wish.most_bytes, sizes)
 
     def _seat(self, top: Position, recovery: Recovery | None = None) -> None:
         if not self._is_wanted():

@@ -207,8 +207,8 @@ class Exchange:
             self.broker.unsubscribe(channel)
 
     def _history(self, subscriber: Subscriber, fields: Fields, body: bytes) -> None:
-        number, channel, size, ttl, limit, since, reverse = fields
-        wanted = Slice(limit, Position(*since) if since is not None else None, reverse)
+        number, channel, size, ttl, limit, since, reverse, most_bytes = fields
+        wanted = Slice(limit, Position(*since) if since is not None else None, reverse, most_bytes)
 
         def done(answer: Stream | BrokerError) -> None:
             assert isinstance(answer, Stream), "memory can always be reached"

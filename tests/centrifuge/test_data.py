@@ -112,15 +112,18 @@ def test_raw_subscribers_get_the_text_of_a_json_string(text: str) -> None:
 def test_what_many_read_is_encoded_once_and_little_of_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = json_codec._Kept()
     first, same = Publication(b"1", offset=1, is_json=True), Publication(b"1", offset=1, is_json=True)
-    assert kept.encode(first) is kept.encode(first)
-    assert kept.encode(first) is not kept.encode(same), "what is equal need not be the same, tags apart"
+    (once,), (twice,), (other,) = (kept.encode([each]) for each in (first, first, same))
+    assert once is twice
+    assert once is not other, "what is equal need not be the same, tags apart"
+    assert once[2] == len(b'{"data":1,"offset":1}')
     assert json_codec.encode_reply(1, HistoryResult((first, same), "e", 1)) == (
         b'{"id":1,"history":{"publications":[{"data":1,"offset":1},{"data":1,"offset":1}],"epoch":"e","offset":1}}'
     )
-    kept.encode(Publication(bytes(json_codec.MOST_KEPT_BYTES + 1), is_binary=True))
+    list(kept.encode([Publication(bytes(json_codec.MOST_KEPT_OF_ONE), is_binary=True)]))
     assert len(kept) == 2
-    monkeypatch.setattr(json_codec, "MOST_KEPT", 10)
+    monkeypatch.setattr(json_codec, "MOST_KEPT_BYTES", 5000)
     many = [Publication(b"%d" % number) for number in range(100)]
     for publication in many:
-        kept.encode(publication)
-        assert len(kept) <= 10
+        list(kept.encode([publication]))
+        assert len(kept) <= 12
+    assert kept._bytes <= 5000

@@ -158,6 +158,9 @@ def test_too_many_server_side_subscriptions_or_headers() -> None:
     assert isinstance(full, commands.Connect)
     assert len(full.subs) == commands.MAX_SUBS
     assert connect("subs", commands.MAX_SUBS + 1, {}) == REJECTED
+    more = json.dumps({"id": 1, "connect": {"subs": {f"n{index}": {} for index in range(commands.MAX_SUBS + 1)}}})
+    (command,) = decode(more.encode(), 1, commands.MAX_SUBS + 1)
+    assert isinstance(command.body, commands.Connect)
     assert isinstance(connect("headers", commands.MAX_HEADERS, ""), commands.Connect)
     assert connect("headers", commands.MAX_HEADERS + 1, "") == REJECTED
 

@@ -97,6 +97,10 @@ def test_too_many_server_side_subscriptions_or_headers() -> None:
     assert decode(connect(b"2", commands.MAX_HEADERS + 1), 1) == [
         Command(1, commands.Rejected(codes.ERROR_BAD_REQUEST))
     ]
+    (some,) = decode(connect(b"\x1a", 64), 1, 64)
+    assert isinstance(some.body, commands.Connect)
+    assert len(some.body.subs) == 64
+    assert decode(connect(b"\x1a", 65), 1, 64) == [Command(1, commands.Rejected(codes.ERROR_BAD_REQUEST))]
 
 
 @LAW

@@ -199,6 +199,7 @@ class RedisBroker:
             retention.size if retention.keeps else 0,
             meta_ttl(retention),
             _UNUSED_MS,
+            "" if wanted.most_bytes is None else wanted.most_bytes,
         )
 
         def read(shard: Shard, answer: Done[Any]) -> None:

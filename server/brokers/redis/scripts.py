@@ -23,7 +23,9 @@ from typing import Final
 # A stream that nobody published to or asked about is forgotten after so many times its retention, or this if longer …
 META_TTLS: Final = 10
 META_TTL: Final = 3600.0
-# … and one on which nothing was ever published after this: whoever invents names must not fill Redis with them.
+# … and, in a database of so many keys, one on which nothing was ever published after this: whoever invents names must
+# not fill Redis with them.
+MANY: Final = 100_000
 UNUSED_TTL: Final = 300.0
 
 # Channels whose names are remembered.
@@ -102,23 +104,45 @@ return 0
 """
 
 # KEYS meta, stream. ARGV 1 first offset, 2 last offset ("": the top), 3 limit ("": all), 4 "1" for newest first, 5 how
-# many of the latest may be read (0: all), 6 ttl of the meta hash (ms), 7 its ttl if nothing was published, 8 a fresh
-# epoch, 9 incarnation. Returns offset, epoch, entries. That it is remembered for longer may be refused: it is read.
+# many of the latest may be read (0: all), 6 ttl of the meta hash (ms), 7 its ttl among MANY keys if nothing was
+# published, 8 most bytes ("": all), 9 a fresh epoch, 10 incarnation. Returns offset, epoch, entries: the first that fit
+# into the bytes, but one at least. They are read by the piece, lest a whole stream is read that does not go out. That
+# it is remembered for longer may be refused: it is read.
 _HISTORY: Final = b"""
-local epoch = epoch_of(KEYS[1], KEYS[2], ARGV[8], ARGV[9])
+local epoch = epoch_of(KEYS[1], KEYS[2], ARGV[9], ARGV[10])
 local offset = redis.call('HGET', KEYS[1], 'o')
-local ttl = offset and ARGV[6] or ARGV[7]
+local ttl = (offset or redis.call('DBSIZE') <= MANY) and ARGV[6] or ARGV[7]
 if redis.call('PTTL', KEYS[1]) < tonumber(ttl) then redis.pcall('PEXPIRE', KEYS[1], ttl) end
 offset = offset or 0
 if ARGV[3] == '0' then return {offset, epoch, {}} end
 local first = tonumber(ARGV[1])
 if ARGV[5] ~= '0' then first = math.max(first, offset - ARGV[5] + 1) end
 local from, to = string.format('%.0f-0', first), ARGV[2] == '' and '+' or ARGV[2] .. '-0'
-local command = {'XRANGE', KEYS[2], from, to}
-if ARGV[4] == '1' then command = {'XREVRANGE', KEYS[2], to, from} end
-if ARGV[3] ~= '' then command[5], command[6] = 'COUNT', ARGV[3] end
-return {offset, epoch, redis.call(unpack(command))}
-"""
+local left, room, entries = tonumber(ARGV[3]) or math.huge, tonumber(ARGV[8]) or math.huge, {}
+while left > 0 do
+  local wanted = math.min(left, 64)
+  local piece
+  if ARGV[4] == '1' then
+    piece = redis.call('XREVRANGE', KEYS[2], to, from, 'COUNT', wanted)
+  else
+    piece = redis.call('XRANGE', KEYS[2], from, to, 'COUNT', wanted)
+  end
+  for _, entry in ipairs(piece) do
+    room = room - #entry[2][2]
+    if room < 0 and #entries > 0 then return {offset, epoch, entries} end
+    entries[#entries + 1] = entry
+  end
+  if #piece < wanted then break end
+  left = left - wanted
+  local last = tonumber(string.match(piece[wanted][1], '%d+'))
+  if ARGV[4] == '1' then
+    to = string.format('%.0f-0', last - 1)
+  else
+    from = string.format('%.0f-0', last + 1)
+  end
+end
+return {offset, epoch, entries}
+""".replace(b"MANY", str(MANY).encode())
 
 _NOW: Final = b"""
 local time = redis.call('TIME')

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from server.core.publication import Publication
 from server.dialects.centrifuge.codes import Error
-from server.dialects.centrifuge.commands import Command
+from server.dialects.centrifuge.commands import MAX_SUBS, Command
 from server.dialects.centrifuge.replies import Push, Result
 
 
@@ -26,8 +26,10 @@ class Codec(Protocol):
     def opcode(self) -> int:
         """The kind of WebSocket frame, both ways: TEXT or BINARY of `server.core.frames`."""
 
-    def decode(self, payload: bytes, max_commands: int) -> list[Command]:
+    def decode(self, payload: bytes, max_commands: int, max_subs: int = MAX_SUBS) -> list[Command]:
         """Decode the payload of one WebSocket frame: at least one command, at most `max_commands`.
+
+        A connect command may bring at most `max_subs` positions of server-side subscriptions.
 
         Raises BadCommands when the frame isn't commands, and nothing else. A command that can be told from its
         neighbours but makes no sense is a `Rejected`.
@@ -44,6 +46,9 @@ class Codec(Protocol):
 
     def encode_publication(self, channel: str, publication: Publication) -> bytes:
         """Encode a publication's push: the same bytes for each subscriber of this encoding."""
+
+    def sizes(self, publications: Iterable[Publication], *, delta: bool = False) -> Iterable[int]:
+        """Tell how many bytes each publication takes at most in a reply; `delta`: to who agreed on deltas."""
 
     def data(self, publication: Publication) -> bytes:
         """Return the data as subscribers of this encoding know it: a delta goes from one such to the next."""

@@ -19,7 +19,8 @@ from server.dialects.centrifuge.codes import Error
 CHANNEL_COMPACTION: Final = 1
 REJECT_UNRECOVERED: Final = 2
 
-# What a connect command may bring along: server-side subscriptions to recover, emulated HTTP headers.
+# What a connect command may bring along: server-side subscriptions to recover (where clients may be on more channels
+# than these, as many as that), emulated HTTP headers.
 MAX_SUBS: Final = 512
 MAX_HEADERS: Final = 64
 

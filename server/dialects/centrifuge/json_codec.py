@@ -10,7 +10,7 @@ Embedded data is taken for valid JSON: whoever made it has seen to that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import orjson
@@ -20,7 +20,7 @@ from server.core.frames import TEXT
 from server.core.publication import ClientInfo, Publication
 from server.dialects.centrifuge import replies
 from server.dialects.centrifuge.codes import BadCommands, Disconnect, Error, Unsubscribe
-from server.dialects.centrifuge.commands import Command
+from server.dialects.centrifuge.commands import MAX_SUBS, Command
 from server.dialects.centrifuge.data import json_tags, json_text, without_newlines
 from server.dialects.centrifuge.json_commands import decode_line
 from server.dialects.centrifuge.replies import Push, Result
@@ -30,12 +30,13 @@ opcode: Final = TEXT
 
 Fields = dict[str, Any]
 
-# What is kept of encoded publications for those who read them next: no more than some 20 MB.
-MOST_KEPT: Final = 4096
-MOST_KEPT_BYTES: Final = 2048
+# What is kept of encoded publications for those who read them next, in all and of each; and what it takes to keep one.
+MOST_KEPT_BYTES: Final = 16 * 1024 * 1024
+MOST_KEPT_OF_ONE: Final = 4096
+_KEEPING: Final = 400
 
 
-def decode(payload: bytes, max_commands: int) -> list[Command]:
+def decode(payload: bytes, max_commands: int, max_subs: int = MAX_SUBS) -> list[Command]:
     """Decode a frame's payload: commands, one per line. Raises BadCommands; see `codec.Codec`."""
     lines = payload.split(b"\n", max_commands + 1)
     if not lines[-1]:
@@ -44,7 +45,7 @@ def decode(payload: bytes, max_commands: int) -> list[Command]:
         raise BadCommands("an empty frame")
     if len(lines) > max_commands:
         raise BadCommands("too many commands in a frame")
-    return [decode_line(line) for line in lines]
+    return [decode_line(line, max_subs) for line in lines]
 
 
 def encode_reply(id: int, result: Result) -> bytes:
@@ -70,6 +71,13 @@ def encode_push(channel: str, push: Push) -> bytes:
 def encode_publication(channel: str, publication: Publication) -> bytes:
     """Encode a publication's push: the same bytes for each JSON subscriber."""
     return _push(channel, "pub", _publication(publication))
+
+
+def sizes(publications: Iterable[Publication], *, delta: bool = False) -> Iterable[int]:
+    """Tell how many bytes each publication takes in a reply, with the comma behind it."""
+    if delta:
+        return (len(orjson.dumps(_delta_publication(publication, None))) + 1 for publication in publications)
+    return (size + 1 for _, _, size in _kept.encode(publications))
 
 
 def data(publication: Publication) -> bytes:
@@ -112,31 +120,50 @@ def _publication(publication: Publication) -> Fields:
     return {"data": Fragment(json_text(publication)), **_around_data(publication)}
 
 
+# A publication, its encoding, and how many bytes that has.
+_Encoded = tuple[Publication, Fragment, int]
+
+
 class _Kept:
     """Publications that are read again and again, encoded once: many clients that come back have missed the same.
 
-    Law: holds at most MOST_KEPT of at most MOST_KEPT_BYTES each; what is found is of the very object that is asked for.
+    Law: holds at most MOST_KEPT_BYTES, counting MOST_KEPT_OF_ONE for a publication and its encoding at most; what is
+    found is of the very object that is asked for. So many have room that what is measured is not encoded twice.
     """
 
     def __init__(self) -> None:
-        self._encoded: dict[int, tuple[Publication, Fragment]] = {}
+        self._encoded: dict[int, _Encoded] = {}
+        self._bytes = 0
 
-    def encode(self, publication: Publication) -> Fragment:
-        found = self._encoded.get(id(publication))
-        if found is not None and found[0] is publication:
-            return found[1]
-        encoded = Fragment(orjson.dumps(_publication(publication)))
-        if len(publication.payload) <= MOST_KEPT_BYTES:
-            if len(self._encoded) >= MOST_KEPT:
+    def encode(self, publications: Iterable[Publication]) -> Iterator[_Encoded]:
+        kept = self._encoded
+        for publication in publications:
+            found = kept.get(id(publication))
+            if found is None or found[0] is not publication:
+                found = self._encode(publication)
+            yield found
+
+    def _encode(self, publication: Publication) -> _Encoded:
+        encoded = orjson.dumps(_publication(publication))
+        made = publication, Fragment(encoded), len(encoded)
+        weight = len(publication.payload) + len(encoded) + _KEEPING
+        if weight <= MOST_KEPT_OF_ONE:
+            self._bytes += weight
+            if self._bytes > MOST_KEPT_BYTES:
                 self._encoded.clear()
-            self._encoded[id(publication)] = publication, encoded
-        return encoded
+                self._bytes = weight
+            self._encoded[id(publication)] = made
+        return made
 
     def __len__(self) -> int:
         return len(self._encoded)
 
 
 _kept: Final = _Kept()
+
+
+def _publications(publications: Iterable[Publication]) -> list[Fragment]:
+    return [encoded for _, encoded, _ in _kept.encode(publications)]
 
 
 def _delta_publication(publication: Publication, delta: bytes | None) -> Fields:
@@ -185,15 +212,15 @@ def _connect(result: replies.ConnectResult) -> Fields:
 
 
 def _subscribe(result: replies.SubscribeResult) -> Fields:
-    publication: Callable[[Publication], Fields | Fragment] = _kept.encode
+    publications: list[Fields] | list[Fragment] = _publications(result.publications)
     if result.delta:
-        publication = lambda full: _delta_publication(full, None)  # noqa: E731  (a name for one of two)
+        publications = [_delta_publication(full, None) for full in result.publications]
     return _without_zeros(
         expires=result.expires,
         ttl=result.ttl,
         recoverable=result.recoverable,
         epoch=result.epoch,
-        publications=[publication(missed) for missed in result.publications],
+        publications=publications,
         recovered=result.recovered,
         offset=result.offset,
         positioned=result.positioned,
@@ -212,8 +239,7 @@ def _presence_stats(result: replies.PresenceStatsResult) -> Fields:
 
 
 def _history(result: replies.HistoryResult) -> Fields:
-    publications = [_kept.encode(publication) for publication in result.publications]
-    return {"publications": publications, "epoch": result.epoch, "offset": result.offset}
+    return {"publications": _publications(result.publications), "epoch": result.epoch, "offset": result.offset}
 
 
 def _refresh(result: replies.RefreshResult) -> Fields:

@@ -38,8 +38,8 @@ class _Wrong(Exception):
     """A field of another type, or out of bounds."""
 
 
-def decode_line(line: bytes) -> Command:
-    """Decode one command. Raises BadCommands."""
+def decode_line(line: bytes, max_subs: int = commands.MAX_SUBS) -> Command:
+    """Decode one command; a connect command has at most `max_subs` of ``subs``. Raises BadCommands."""
     try:
         fields = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -54,7 +54,7 @@ def decode_line(line: bytes) -> Command:
     methods = [name for name, body in fields.items() if body is not None and name in _BODIES]
     if not methods:
         return _without_method(id, fields)
-    body = _decode_body(line, fields, methods[0]) if len(methods) == 1 else _REJECTED
+    body = _decode_body(line, fields, methods[0], max_subs) if len(methods) == 1 else _REJECTED
     if not id and type(body) is not commands.Send:
         raise BadCommands("a command without an id")
     return Command(id, body)
@@ -68,7 +68,7 @@ def _without_method(id: int, fields: dict[str, Any]) -> Command:
     raise BadCommands("neither a pong nor a command")
 
 
-def _decode_body(line: bytes, fields: dict[str, Any], method: str) -> Body:
+def _decode_body(line: bytes, fields: dict[str, Any], method: str, max_subs: int) -> Body:
     body = fields[method]
     if type(body) is not dict or len(body) > _MAX_FIELDS or len(fields) > _MAX_FIELDS:
         return _REJECTED
@@ -76,7 +76,7 @@ def _decode_body(line: bytes, fields: dict[str, Any], method: str) -> Body:
         return _REJECTED
     data = _cut_data(line, fields, method)
     try:
-        return _BODIES[method](body, data)
+        return _connect(body, data, max_subs) if method == "connect" else _BODIES[method](body, data)
     except _Wrong:
         return _REJECTED
 
@@ -187,8 +187,8 @@ def _resumed(channel: str, fields: Mapping[str, Any]) -> commands.Subscribe:
     )
 
 
-def _connect(fields: Mapping[str, Any], data: bytes | None) -> commands.Connect:
-    subs = _object(fields, "subs", commands.MAX_SUBS)
+def _connect(fields: Mapping[str, Any], data: bytes | None, max_subs: int = commands.MAX_SUBS) -> commands.Connect:
+    subs = _object(fields, "subs", max_subs)
     headers = _object(fields, "headers", commands.MAX_HEADERS)
     if any(type(sub) is not dict for sub in subs.values()):
         raise _Wrong

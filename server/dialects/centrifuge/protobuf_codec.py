@@ -23,11 +23,14 @@ opcode: Final = BINARY
 # A length of five bytes is beyond 2 GiB: no WebSocket message that we take holds such a command.
 _MAX_LENGTH_BYTES: Final = 5
 
+# What the tags and lengths of fields take beside what is in them: of a publication, of an info, of one entry of a map.
+_AROUND: Final = 48
+
 _REJECTED: Final = commands.Rejected(codes.ERROR_BAD_REQUEST)
 _UNKNOWN: Final = commands.Rejected(codes.ERROR_METHOD_NOT_FOUND)
 
 
-def decode(payload: bytes, max_commands: int) -> list[Command]:
+def decode(payload: bytes, max_commands: int, max_subs: int = commands.MAX_SUBS) -> list[Command]:
     """Decode a frame's payload: commands, each behind its length. Raises BadCommands; see `codec.Codec`."""
     decoded: list[Command] = []
     at = 0
@@ -37,7 +40,7 @@ def decode(payload: bytes, max_commands: int) -> list[Command]:
         length, at = _length(payload, at)
         if at + length > len(payload):
             raise BadCommands("a command that ends after its frame")
-        decoded.append(_decode_command(payload[at : at + length]))
+        decoded.append(_decode_command(payload[at : at + length], max_subs))
         at += length
     if not decoded:
         raise BadCommands("an empty frame")
@@ -73,6 +76,24 @@ def encode_push(channel: str, push: Push) -> bytes:
 def encode_publication(channel: str, publication: Publication) -> bytes:
     """Encode a publication's push: the same bytes for each Protobuf subscriber."""
     return encode_push(channel, publication)
+
+
+def sizes(publications: Iterable[Publication], *, delta: bool = False) -> Iterable[int]:
+    """Tell how many bytes each publication takes at most in a reply: what is said, and what is around it."""
+    return (
+        _size(publication) if publication.info or publication.tags else len(publication.payload) + _AROUND
+        for publication in publications
+    )
+
+
+def _size(publication: Publication) -> int:
+    size = len(publication.payload) + _AROUND
+    if publication.info is not None:
+        user, client, *shown = publication.info
+        size += len(user.encode()) + len(client.encode()) + sum(map(len, shown)) + _AROUND
+    for tag in (publication.tags or {}).items():
+        size += sum(len(text.encode()) for text in tag) + _AROUND
+    return size
 
 
 def data(publication: Publication) -> bytes:
@@ -136,7 +157,7 @@ def _bytes(message: Any) -> bytes:
     return encoded
 
 
-def _decode_command(encoded: bytes) -> Command:
+def _decode_command(encoded: bytes, max_subs: int) -> Command:
     try:
         message = schema.Command.FromString(encoded)
     except schema.DecodeError:
@@ -148,7 +169,9 @@ def _decode_command(encoded: bytes) -> Command:
     method, body = next(iter(fields.items()))
     if not id and (method != "send" or len(fields) > 1):
         raise BadCommands("a command without an id")
-    return Command(id, _BODIES[method](body) if len(fields) == 1 else _REJECTED)
+    if len(fields) > 1:
+        return Command(id, _REJECTED)
+    return Command(id, _connect(body, max_subs) if method == "connect" else _BODIES[method](body))
 
 
 def _subscribe(body: Any) -> commands.Subscribe:
@@ -174,8 +197,8 @@ def _resumed(channel: str, sub: Any) -> commands.Subscribe:
     return commands.Subscribe(channel, recover=sub.recover, epoch=sub.epoch, offset=sub.offset, delta=sub.delta)
 
 
-def _connect(body: Any) -> Body:
-    if len(body.subs) > commands.MAX_SUBS or len(body.headers) > commands.MAX_HEADERS:
+def _connect(body: Any, max_subs: int = commands.MAX_SUBS) -> Body:
+    if len(body.subs) > max_subs or len(body.headers) > commands.MAX_HEADERS:
         return _REJECTED
     return commands.Connect(
         token=body.token,

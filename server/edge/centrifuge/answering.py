@@ -7,11 +7,13 @@ but that something has arrived has no answer.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from server.dialects.centrifuge import codes, commands, replies
 from server.dialects.centrifuge.codes import Disconnect
 from server.edge.centrifuge import asking, renewing
+from server.edge.centrifuge.places import FOSSIL
 
 if TYPE_CHECKING:
     from server.dialects.centrifuge.codes import Error
@@ -26,15 +28,23 @@ _QUESTIONS: Final[dict[type, Callable[[CentrifugeSession, Any, asking.Answer], N
 }
 
 
+_LARGE: Final = frozenset((commands.History, commands.Presence))
+
+
 def _subscribe(session: CentrifugeSession, id: int, command: commands.Subscribe) -> None:
+    if command.delta not in ("", FOSSIL):
+        session.end(codes.DISCONNECT_BAD_REQUEST)
+        return
+    answer = session.await_large(id) if command.recover else partial(session.reply, id)
+
     def entered(place: Place, result: replies.SubscribeResult | Error) -> None:
-        session.reply(id, result)
+        answer(result)
 
     fault = session.places.subscribe(command, entered)
     if isinstance(fault, Disconnect):
         session.end(fault)
     elif fault is not None:
-        session.reply(id, fault)
+        answer(fault)
 
 
 def _unsubscribe(session: CentrifugeSession, id: int, command: commands.Unsubscribe) -> None:
@@ -50,7 +60,8 @@ def _ask(session: CentrifugeSession, id: int, command: Any) -> None:
     if fault := session.name_fault(command.channel):
         session.reply(id, fault)
         return
-    _QUESTIONS[type(command)](session, command, lambda result: session.reply(id, result))
+    answer = session.await_large(id) if type(command) in _LARGE else partial(session.reply, id)
+    _QUESTIONS[type(command)](session, command, answer)
 
 
 def _pong(session: CentrifugeSession, id: int, command: commands.Pong) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from server.brokers.base import Attendance, BrokerError, Published, Slice, Stream
+from server.core.history import first_that_fit
 from server.core.publication import ClientInfo
 from server.dialects.centrifuge import codes, commands, replies
 from server.dialects.centrifuge.codes import Error
@@ -47,7 +48,7 @@ def publish(session: CentrifugeSession, command: commands.Publish, answer: Answe
 
 
 def history(session: CentrifugeSession, command: commands.History, answer: Answer) -> None:
-    """Read what a channel has kept."""
+    """Read what a channel has kept: so much of it as one answer may hold, in number and in bytes."""
     options = _options(session, command.channel)
     if not options.is_positioned:
         answer(codes.ERROR_NOT_AVAILABLE)
@@ -63,10 +64,11 @@ def history(session: CentrifugeSession, command: commands.History, answer: Answe
         elif since is not None and since.epoch and since.epoch != stream.top.epoch:
             answer(codes.ERROR_UNRECOVERABLE_POSITION)
         else:
-            answer(replies.HistoryResult(stream.publications, stream.top.epoch, stream.top.offset))
+            publications = first_that_fit(stream.publications, most_bytes, session.codec.sizes)
+            answer(replies.HistoryResult(publications, stream.top.epoch, stream.top.offset))
 
-    limit = command.limit if command.limit >= 0 else None
-    wanted = Slice(limit, since, command.reverse)
+    most_bytes = options.lag.bytes
+    wanted = Slice(_limit(command.limit, options.history_limit), since, command.reverse, most_bytes)
     session.service.node.broker.history(command.channel, options.retention, wanted, done)
 
 
@@ -104,6 +106,13 @@ def _presence_fault(session: CentrifugeSession, channel: str) -> Error | None:
     if not (options.read_presence and session.places.may_hear(channel)):
         return codes.ERROR_PERMISSION_DENIED
     return None
+
+
+def _limit(wanted: int, most: int | None) -> int | None:
+    """Tell how many publications are read: no more than `most`, which is also what a client gets without a limit."""
+    if most is None:
+        return wanted if wanted >= 0 else None
+    return wanted if 0 <= wanted <= most else most
 
 
 def _options(session: CentrifugeSession, channel: str) -> ChannelOptions:

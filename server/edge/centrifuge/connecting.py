@@ -1,11 +1,16 @@
 """The connect command: who the client is, and the channels that the server puts it on.
 
-The reply comes when it is on all of them; what it asks in the meantime waits.
+The reply comes when it is on all of them; what it asks in the meantime waits. Laws:
+- what all channels recover together is no more than what may wait for a client: whichever come when there is no room
+  for theirs have not recovered.
+- a client can be found from the moment it has said who it is; what is done to it on its way here holds, and what it
+  would be told of that comes after the reply.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from server.dialects.centrifuge import codes, commands
@@ -45,6 +50,7 @@ class Arrival:
         self._command = command
         self._results: dict[str, SubscribeResult] = {}
         self._missing = 0
+        self._recovered = 0  # bytes, in all channels
 
     def begin(self) -> None:
         session = self._session
@@ -85,11 +91,22 @@ class Arrival:
         return found
 
     def _entered(self, place: Place, result: SubscribeResult | codes.Error) -> None:
-        if isinstance(result, codes.Error):
+        if isinstance(result, SubscribeResult):
+            self._results[place.channel] = self._as_it_fits(result, place.options.lag.bytes)
+        elif not place.has_left:  # else the server API has taken it off again
             self._session.end(codes.DISCONNECT_SERVER_ERROR)
             return
-        self._results[place.channel] = result
         self._count_down()
+
+    def _as_it_fits(self, result: SubscribeResult, most_bytes: int) -> SubscribeResult:
+        """Let a channel recover nothing for which the one reply, with what the others recover, has no room."""
+        if not result.publications:
+            return result
+        size = sum(self._session.codec.sizes(result.publications))
+        if self._recovered + size > most_bytes:
+            return replace(result, recovered=False, publications=(), offset=result.publications[-1].offset)
+        self._recovered += size
+        return result
 
     def _count_down(self) -> None:
         self._missing -= 1

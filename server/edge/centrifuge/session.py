@@ -5,7 +5,8 @@ New until its connect command is answered, then connected, then over. Laws:
 - each command with an id gets one answer; all that one frame asks is answered in one frame, as far as it is known then
   and as long as it is no more than ANSWER_BYTES.
 - what is asked waits, and no more is read, until the client is connected and has taken the answers that it has got.
-- nothing of a channel goes out before the answer that puts the client there.
+- nothing of a channel goes out before the answer that puts the client there; nothing at all before connect's.
+- of the answers that may be large no more than MOST_AWAITED are on their way from a broker at a time.
 - the peer's fault is an error reply or a disconnect code of the protocol's; never 1011.
 """
 
@@ -26,7 +27,7 @@ from server.dialects.centrifuge import codes, commands, replies
 from server.dialects.centrifuge.codec import Codec
 from server.dialects.centrifuge.codes import BadCommands, Disconnect, Error
 from server.dialects.centrifuge.replies import Push, Result, SubscribeResult
-from server.edge.centrifuge import connecting
+from server.edge.centrifuge import asking, connecting
 from server.edge.centrifuge.answering import HANDLERS
 from server.edge.centrifuge.places import Place, Places, subscribed_push
 from server.edge.centrifuge.service import MAX_COMMANDS, Service
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 ANSWER_BYTES: Final = 64 * 1024
 # How many of a client's publications may be on their way to a broker.
 MOST_UNANSWERED: Final = 64
+# How many answers may be on their way from one that may be as large as what may wait for a client.
+MOST_AWAITED: Final = 4
 
 
 class State(Enum):
@@ -59,8 +62,8 @@ class CentrifugeSession:
     """See the module. `admitted` is who the client was found to be at the upgrade, if it showed credentials then."""
 
     __slots__ = (
-        "_admitted", "_connection", "_said", "_said_bytes", "_state", "_unanswered", "_waiting", "_was_on", "client",
-        "codec", "identity", "outbox", "places", "service",
+        "_admitted", "_awaited", "_connection", "_later", "_said", "_said_bytes", "_state", "_unanswered", "_waiting",
+        "_was_on", "client", "codec", "identity", "outbox", "places", "service",
     )  # fmt: skip
 
     dialect = "centrifuge"
@@ -80,6 +83,8 @@ class CentrifugeSession:
         self._waiting: deque[commands.Command] | None = None
         self._was_on = ""
         self._unanswered = 0
+        self._awaited = 0
+        self._later: list[tuple[str, Push]] = []  # what is to be said once connect is answered
         connection.await_introduction()
 
     @property
@@ -127,7 +132,7 @@ class CentrifugeSession:
         try:
             if opcode != self.codec.opcode:
                 raise BadCommands("the other kind of frame")
-            asked = self.codec.decode(bytes(payload), MAX_COMMANDS)
+            asked = self.codec.decode(bytes(payload), MAX_COMMANDS, max(commands.MAX_SUBS, self.service.max_channels))
         except BadCommands as bad:
             self.end(bad.disconnect)
             return
@@ -175,7 +180,10 @@ class CentrifugeSession:
 
     def push(self, channel: str, push: Push) -> None:
         """Say what nobody asked for."""
-        self._say(self.codec.encode_push(channel, push))
+        if self._state is State.CONNECTING:
+            self._later.append((channel, push))
+        else:
+            self._say(self.codec.encode_push(channel, push))
 
     def _say(self, message: bytes) -> None:
         if self.is_over:
@@ -202,7 +210,7 @@ class CentrifugeSession:
         """Take what is asked, in its order; what cannot be taken now waits."""
         self._said = []
         try:
-            while asked and self._state is not State.CONNECTING and not self._connection.reader.has_unread:
+            while asked and not self._has_to_wait:
                 self._take(asked.popleft())
         finally:
             self._speak()
@@ -214,6 +222,11 @@ class CentrifugeSession:
         elif self._waiting is not None:
             self._waiting = None
             self._connection.reader.release(Hold.UNANSWERED)
+
+    @property
+    def _has_to_wait(self) -> bool:
+        is_connecting = self._state is State.CONNECTING
+        return is_connecting or self._awaited >= MOST_AWAITED or self._connection.reader.has_unread
 
     def _wait_with(self, asked: deque[commands.Command]) -> None:
         self._waiting = asked
@@ -249,13 +262,17 @@ class CentrifugeSession:
             self._state = State.CONNECTING
             self.identity = identity
             self._admitted = None
+            # From here on the server API finds it, however long the broker takes.
+            self.service.registry.enter(self)
+            self.last_until(identity.expires)
             connecting.Arrival(self, id, command).begin()
 
     def connected(self) -> None:
         """Begin: the connect command is answered."""
         self._state = State.CONNECTED
-        self.service.registry.enter(self)
-        self.last_until(self.identity.expires)
+        later, self._later = self._later, []
+        for channel, push in later:
+            self.push(channel, push)
         if not self.outbox.is_empty:  # heard while the broker was asked for other channels
             self._speak()
             self._connection.flush()
@@ -264,6 +281,17 @@ class CentrifugeSession:
         self._work_on()
 
     # For those who answer
+
+    def await_large(self, id: int) -> asking.Answer:
+        """Take note of an answer that may be large; return how it is given."""
+        self._awaited += 1
+
+        def answer(result: Result | Error) -> None:
+            self._awaited -= 1
+            self.reply(id, result)
+            self._work_on()
+
+        return answer
 
     def take_pong(self) -> None:
         """Take the answer to the dialect's ping."""
@@ -345,6 +373,7 @@ class CentrifugeSession:
         self._was_on = self.channel
         self._state = State.OVER
         self._waiting = None
+        self._later.clear()
         self.places.leave_hub()
         self.service.registry.leave(self)
 
