@@ -148,6 +148,7 @@ class House:
         self._settings = settings
         self.farewell: Farewell | None = None  # unless somebody has said otherwise, that of a shutdown
         self.on_drain: Callable[[], None] = lambda: None
+        self._has_reached_out = False
         loop = asyncio.get_running_loop()
         clock = time.monotonic
         counters = Counters()
@@ -225,6 +226,12 @@ class House:
             configuration=configuration.in_force(settings),
         )
 
+    async def reach_broker(self) -> None:
+        """Begin to connect to a broker that is somewhere else, and give it a moment, the first time. Idempotent."""
+        if isinstance(self.node.broker, Remote) and not self._has_reached_out:
+            self._has_reached_out = True
+            await self.node.broker.start()
+
     async def listen(self, port: int | None = None, *, shared: bool = False) -> int:
         """Listen on the public port (or on `port`, which may be `shared` with other processes); return it.
 
@@ -233,8 +240,7 @@ class House:
         settings = self._settings
         tls = blueprint.tls(settings)
         self.listener.certificate_expires = blueprint.certificate_expiry(settings)
-        if isinstance(self.node.broker, Remote):
-            await self.node.broker.start()
+        await self.reach_broker()
         if self.node.revocations.is_needed:
             await self._learn_what_is_revoked()
         wanted = settings.port if port is None else port

@@ -109,10 +109,12 @@ class Metrics(dict[str, float]):
         return sum(value for key, value in self.items() if key == name or key.startswith(name + "{"))
 
     def assert_balanced(self) -> None:
-        """The law of every quiet scrape: offered = sent + dropped + queued."""
-        offered = self["stentor_messages_offered_total"]
-        settled = self["stentor_messages_sent_total"] + self.total("stentor_messages_dropped_total")
-        assert offered == settled + self["stentor_queue_messages"]
+        """The laws of every quiet scrape: offered = sent + dropped + queued, opened = closed + open."""
+        offered = self.total("stentor_messages_offered_total")
+        settled = self.total("stentor_messages_sent_total") + self.total("stentor_messages_dropped_total")
+        assert offered == settled + self.total("stentor_queue_messages")
+        opened = self.total("stentor_connections_opened_total")
+        assert opened == self.total("stentor_connections_closed_total") + self.total("stentor_connections")
 
 
 @contextlib.contextmanager

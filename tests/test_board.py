@@ -15,6 +15,8 @@ from server.edge.recorder import CAPACITY
 from server.supervisor.board import Board
 from server.supervisor.tally import Tally
 from server.supervisor.worker_link import State, Unanswered, Worker
+from tests.fakes import Clock
+from tests.test_view import look
 
 
 class Asked(Worker):
@@ -49,11 +51,13 @@ class Office:
         self.tally = Tally()
         self.broker_is_up = True
         self.broker_trouble = ""
+        self.published = 0
         self.board = Board(
             cast(Any, self.crew),
             self.tally,
             is_draining=lambda: self.crew.is_stopping,
             broker_is_up=lambda: self.broker_is_up,
+            published=lambda: self.published,
             routes=[],
             broker_trouble=lambda: self.broker_trouble,
         )
@@ -206,6 +210,42 @@ async def test_without_its_broker_it_is_not_ready(office: Office) -> None:
     assert "reason" not in said
     office.broker_trouble = "redis://h:6379/0: it refuses what is written: OOM"
     assert (await office.get("/readyz"))[1]["reason"] == office.broker_trouble
+
+
+async def test_it_is_ready_when_every_worker_that_is_heard_of_has_the_broker(office: Office) -> None:
+    first, second = Asked(0, 1), Asked(1, 2)
+    office.hire(first, second)
+    first.broker_is_up = False
+    status, said = await office.get("/readyz")
+    assert (status, said["status"]) == (503, "degraded")
+    assert [worker["broker_up"] for worker in said["workers"]] == [False, True]
+    first.is_up = True  # and fell silent long ago: what it said last is nothing to go by
+    assert (await office.get("/readyz"))[0] == 200
+
+
+async def test_the_operator_sees_what_the_server_api_publishes(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(1000.0)
+    monkeypatch.setattr("server.supervisor.board.time", SimpleNamespace(monotonic=clock))
+    office.hire(Asked(0, 1, look=look(rates={"published": 2.0, "sent": 9.0})))
+
+    async def rate() -> float:
+        view = await office.board._look()
+        return float(view["rates"]["published"])
+
+    office.published = 100
+    assert await rate() == 2.0, "at the first look nothing is known"
+    clock.advance(2.0)
+    office.published = 110
+    assert await rate() == 7.0
+    clock.advance(60.0)
+    office.published = 10_000
+    assert await rate() == 2.0, "nobody has looked for a while"
+
+
+async def test_what_the_server_api_publishes_is_counted(office: Office) -> None:
+    office.hire(Asked(0, 1, metrics=sent(5)))
+    office.published = 3
+    assert (await office.metrics())["stentor_messages_published_total", "supervisor"] == 3
 
 
 async def test_it_is_ready_until_all_workers_are_browned_out(office: Office) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
@@ -179,7 +180,7 @@ async def test_one_that_hangs_is_killed_but_not_for_a_sleep_of_our_own(town: Tow
     assert victim.is_alive(), "it was us who slept"
     for _ in range(20):
         town.clock.advance(HUNG_AFTER / 10)
-        town.process(1).link.say(Kind.BEAT, [0, False, 0])
+        town.process(1).link.say(Kind.BEAT, [0, False, 0, True])
         await asyncio.sleep(0.02)
         if not victim.is_alive():
             break
@@ -190,7 +191,7 @@ async def test_one_that_hangs_is_killed_but_not_for_a_sleep_of_our_own(town: Tow
 async def test_replaced_on_purpose_the_old_one_goes_after_the_new_one_listens(town: Town) -> None:
     await town.complete()
     old = [town.process(0), town.process(1)]
-    await town.crew.replace_all()
+    await town.crew.replace_all(town.clock.now)
     await town.until(lambda: not town.crew.retiring)
     await town.complete()
     assert [process.asked[-1] for process in old] == ["retire", "retire"]
@@ -204,7 +205,7 @@ async def test_who_stood_by_before_is_not_among_the_successors(town: Town, caplo
     await town.complete()
     spare = town.spare
     assert spare is not None
-    await town.crew.replace_all()
+    await town.crew.replace_all(town.clock.now)
     await town.complete()
     assert spare not in {*town.crew.workers.values(), town.spare}
     assert cast(Process, spare.process).exitcode is not None
@@ -215,7 +216,7 @@ async def test_a_successor_that_dies_is_replaced_and_the_old_one_stays_that_long
     await town.complete()
     old, before = town.process(0), len(town.started)
     town.fault = "Too many open files"
-    replacing = asyncio.create_task(town.crew.replace_all())
+    replacing = asyncio.create_task(town.crew.replace_all(town.clock.now))
     await town.until(lambda: any(process.exitcode == -9 for process in town.started[before:]))
     assert "retire" not in old.asked
     town.fault = ""
@@ -228,10 +229,44 @@ async def test_a_successor_that_dies_is_replaced_and_the_old_one_stays_that_long
     await town.complete()
 
 
+async def test_who_is_younger_than_the_wish_stays(town: Town) -> None:
+    await town.complete()
+    old = [town.process(0), town.process(1)]
+    asked_at = town.clock.now
+    town.live(1.0)
+    await town.crew.replace_all(asked_at)
+    await town.complete()
+    young = [town.process(0), town.process(1)]
+    assert not {*old} & {*young}
+    spare = town.spare
+    await town.crew.replace_all(asked_at)
+    assert ([town.process(0), town.process(1)], town.spare) == (young, spare)
+
+
+async def test_one_that_has_just_taken_a_place_is_replaced_too_if_it_is_older_than_the_wish(town: Town) -> None:
+    await town.complete()
+    old = town.spare
+    assert old is not None
+    town.live(LIVED)
+    town.process(0).end(-9)
+    await town.until(lambda: town.crew.workers.get(0) is old)
+    await town.crew.replace_all(town.clock.now)
+    await town.until(lambda: not town.crew.retiring)
+    assert town.crew.workers[0] is not old
+    assert cast(Process, old.process).exitcode == 0
+
+
+async def test_what_a_worker_says_of_its_broker_is_known(town: Town) -> None:
+    await town.complete()
+    town.process(0).link.say(Kind.BEAT, [0, False, 0, False])
+    await town.until(lambda: not town.crew.workers[0].broker_is_up)
+    assert town.crew.workers[1].broker_is_up
+
+
 async def test_one_that_somebody_else_tells_to_go_leaves_its_place_at_once(town: Town) -> None:
     await town.complete()
     leaving = town.process(0)
-    leaving.link.say(Kind.BEAT, [7, True, 0])
+    leaving.link.say(Kind.BEAT, [7, True, 0, True])
     await town.until(lambda: town.crew.is_complete and town.process(0) is not leaving)
     assert [worker.process for worker in town.crew.retiring] == [leaving]
     leaving.link.say(Kind.LAST_WORDS, ["goodbye"])
@@ -260,6 +295,21 @@ async def test_one_that_dies_while_it_drains_has_not_drained(town: Town, monkeyp
     await town.complete()
     monkeypatch.setattr(crew_module, "_signal", lambda worker, number: worker.process.end(-11))
     assert not await town.crew.stop()
+
+
+async def test_one_that_was_about_to_end_anyway_has_drained(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    await town.complete()
+    leaving = town.process(0)
+    leaving.link.say(Kind.BEAT, [0, True, 0, True])
+    leaving.link.say(Kind.LAST_WORDS, [])
+    await town.until(lambda: town.last_words)
+
+    def end(worker: Worker, number: int) -> None:
+        cast(Process, worker.process).end(-signal.SIGTERM if worker.process is cast(Any, leaving) else 0)
+
+    monkeypatch.setattr(crew_module, "_signal", end)
+    assert await town.crew.stop()
+    assert leaving.exitcode == -signal.SIGTERM
 
 
 async def test_the_second_time_all_are_told_that_there_is_no_time(town: Town) -> None:

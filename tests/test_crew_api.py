@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,10 +18,11 @@ from server.node.namespaces import ChannelOptions, Namespaces
 from server.node.revocation_log import RevocationLog
 from server.supervisor.crew import Crew
 from server.supervisor.crew_api import Counterpart, CrewApi
-from server.supervisor.worker_link import Unanswered
+from server.supervisor.worker_link import WITHIN, Unanswered
 from tests.backend import Names
 from tests.fakes import Transport
 from tests.house import House, house
+from tests.peers import until
 
 OPTIONS = ChannelOptions(retention=Retention(10, 300.0), presence=True)
 
@@ -31,6 +33,10 @@ class FakeWorker:
     def __init__(self) -> None:
         self.home: House = house(credentials=Names(), options=OPTIONS)
         self.fault: Exception | None = None
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+        self.silent = False
+        self.told: list[str] = []
         self._api = NodeApi(
             self.home.node,
             self.home.service.registry,
@@ -41,13 +47,21 @@ class FakeWorker:
         )
 
     async def ask(self, what: str, name: str, request: dict[str, Any], within: float) -> Any:
-        assert (what, within) == ("api", 1.0)
+        assert what == "api"
+        assert not self.silent
+        await self.goes_on.wait()
         if self.fault is not None:
             raise self.fault
         try:
             return {"result": await self._api.call(name, request)}
         except ApiError as error:
             return {"error": error.told}
+
+    def tell(self, what: str, name: str, request: dict[str, Any]) -> None:
+        self.told.append(name)
+
+    def is_silent(self, now: float) -> bool:
+        return self.silent
 
 
 class Deaf:
@@ -125,6 +139,47 @@ async def test_a_worker_that_does_not_answer_is_left_out_but_one_must() -> None:
     crowd.workers[1].fault = Unanswered("worker 1 did not answer in time")
     with pytest.raises(ApiError, match="no worker answers"):
         await crowd.api.call("channels", {})
+
+
+async def test_a_worker_that_is_stuck_holds_the_answer_up_for_a_moment_only_and_does_its_part_later() -> None:
+    crowd = Crowd()
+    anna = crowd.raw(0, "anna")
+    crowd.raw(1, "ben")
+    stuck = crowd.workers[0]
+    stuck.goes_on.clear()
+    began = time.monotonic()
+    assert await crowd.api.call("disconnect", {"user": "anna"}) == {}
+    assert await crowd.api.call("channels", {}) == {"channels": {"news": {"num_clients": 1}}}
+    assert time.monotonic() - began >= 2 * WITHIN, "it may be only late"
+    assert not anna.take()
+    stuck.goes_on.set()
+    await until(lambda: bytes(anna.take())[:1] == b"\x88")
+
+
+async def test_a_worker_that_is_silent_is_not_waited_for_but_told_what_to_do() -> None:
+    crowd = Crowd()
+    crowd.raw(1, "ben")
+    crowd.workers[0].silent = True
+    assert await crowd.api.call("channels", {}) == {"channels": {"news": {"num_clients": 1}}}
+    assert await crowd.api.call("disconnect", {"user": "ben"}) == {}
+    assert (crowd.workers[0].told, crowd.workers[1].told) == (["disconnect"], [])
+    crowd.workers[1].silent = True
+    with pytest.raises(ApiError, match="no worker answers"):
+        await crowd.api.call("info", {})
+
+
+async def test_while_all_are_late_the_first_one_is_waited_for() -> None:
+    crowd = Crowd()
+    crowd.raw(1, "ben")
+    for worker in crowd.workers:
+        worker.goes_on.clear()
+    asking = asyncio.create_task(crowd.api.call("channels", {}))
+    await asyncio.wait((asking,), timeout=2 * WITHIN)
+    assert not asking.done()
+    crowd.workers[1].goes_on.set()
+    assert await asking == {"channels": {"news": {"num_clients": 1}}}
+    crowd.workers[0].goes_on.set()
+    await until(lambda: not crowd.api._tasks)
 
 
 async def test_a_batch_mixes_both_kinds() -> None:

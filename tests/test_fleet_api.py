@@ -80,6 +80,9 @@ class LocalWorker:
         self.calls.append(name)
         return {"result": await self._api.call(name, request)}
 
+    def is_silent(self, now: float) -> bool:
+        return False
+
 
 class Crowd:
     """A server of two workers, each with its own way to Redis, and the supervisor's API over them."""

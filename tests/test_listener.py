@@ -6,13 +6,15 @@ import asyncio
 import errno
 import logging
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from server.core.lag import LagLimits, LagPolicy
 from server.edge.credentials import Identity
-from server.edge.listener import DOORWAY, FAREWELLS, bind
+from server.edge.listener import DOORWAY, FAREWELLS, bind, reserve
 from tests import wire
 from tests.house import house
 from tests.peers import SMALL, listening, until
@@ -51,6 +53,70 @@ async def test_a_port_that_is_taken_is_an_oserror() -> None:
         with pytest.raises(OSError, match="in use") as error:
             await house().listener.listen("127.0.0.1", taken.getsockname()[1], backlog=10)
         assert error.value.errno == errno.EADDRINUSE
+
+
+def closed(sockets: list[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+def test_a_port_that_is_kept_is_shared_with_workers_and_with_nobody_else(*, is_named: bool) -> None:
+    port = 0
+    if is_named:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+    (kept,) = reserve("127.0.0.1", port)
+    where = kept.getsockname()
+    try:
+        with pytest.raises(ConnectionRefusedError):  # it does not listen
+            socket.create_connection(where)
+        for _ in range(2):
+            workers = [sock for _ in range(2) for sock in bind(*where, 10, shared=True)]
+            socket.create_connection(where).close()
+            closed(workers)
+            with socket.socket() as stranger:
+                stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                with pytest.raises(OSError, match="in use"):
+                    stranger.bind(where)
+            with pytest.raises(OSError, match="in use"):
+                list(bind(*where, 10))
+            with pytest.raises(OSError, match="in use"):
+                list(reserve(*where))
+    finally:
+        kept.close()
+    again = list(reserve(*where))  # although connections linger there
+    closed(again)
+
+
+def test_a_port_is_kept_on_every_address_of_the_host() -> None:
+    kept = list(reserve("", 0))
+    try:
+        assert len({sock.getsockname()[1] for sock in kept}) == 1
+        assert {sock.family for sock in kept} == {
+            sock[0] for sock in socket.getaddrinfo(None, 1, flags=socket.AI_PASSIVE)
+        }
+    finally:
+        closed(kept)
+
+
+def test_of_many_who_want_a_port_at_once_one_gets_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    start = threading.Barrier(8)
+
+    def want() -> list[socket.socket]:
+        start.wait(10)
+        try:
+            return list(reserve("127.0.0.1", port))
+        except OSError:
+            return []
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(30):
+            got = [each.result() for each in [pool.submit(want) for _ in range(8)]]
+            closed([sock for sockets in got for sock in sockets])
+            assert sum(map(bool, got)) == 1
 
 
 async def test_a_socket_is_a_shallow_pipe() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from server.brokers.link import Fields, Kind, Link
+from server.brokers.local import LocalBroker
 from server.config import Settings
 from server.supervisor import post as post_module
 from server.supervisor.post import Post, Signature
@@ -61,6 +62,10 @@ async def supervisor() -> AsyncIterator[Supervisor]:
     supervisor = Supervisor()
     await supervisor.begin(free_port())
     yield supervisor
+    await end(supervisor)
+
+
+async def end(supervisor: Supervisor) -> None:
     supervisor.post.leave()
     supervisor.post._cut_short()
     async with asyncio.timeout(5):
@@ -79,10 +84,57 @@ async def client_of(supervisor: Supervisor) -> Client:
 
 async def test_it_says_hello_and_that_it_is_there(supervisor: Supervisor) -> None:
     assert await supervisor.until(Kind.HELLO) == []
-    assert await supervisor.until(Kind.BEAT) == [0, False, 0]
+    assert await supervisor.until(Kind.BEAT) == [0, False, 0, True]
     supervisor.post.house.listener.gate.brownout = 2
     supervisor.post._say_alive()
-    assert await supervisor.until(Kind.BEAT, lambda fields: fields[2]) == [0, False, 2]
+    assert await supervisor.until(Kind.BEAT, lambda fields: fields[2]) == [0, False, 2, True]
+
+
+async def test_a_broker_that_is_lost_or_found_is_told_at_once(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await supervisor.until(Kind.BEAT)
+    monkeypatch.setattr(post_module, "BEAT", 60.0)
+    monkeypatch.setattr(LocalBroker, "is_up", False)
+    await supervisor.until(Kind.BEAT, lambda fields: not fields[3])
+    supervisor.heard.clear()
+    monkeypatch.undo()
+    await supervisor.until(Kind.BEAT, lambda fields: fields[3])
+
+
+async def test_when_it_listens_the_supervisor_knows_how_it_is(supervisor: Supervisor) -> None:
+    supervisor.heard.clear()
+    await client_of(supervisor)
+    kinds = [kind for kind, _ in supervisor.heard]
+    assert Kind.BEAT in kinds[: kinds.index(Kind.ANSWER)]
+
+
+async def test_it_has_waited_for_its_broker_before_it_says_hello(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts, goes_on = [], asyncio.Event()
+
+    class Far(LocalBroker):
+        async def start(self) -> bool:
+            starts.append(self)
+            await goes_on.wait()
+            return False
+
+        async def stop(self) -> None:
+            """Nothing is open."""
+
+    monkeypatch.setattr(post_module, "LocalBroker", Far)
+    supervisor = Supervisor()
+    beginning = asyncio.create_task(supervisor.begin(free_port()))
+    async with asyncio.timeout(5):
+        while not starts:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    assert supervisor.heard == []
+    goes_on.set()
+    await supervisor.until(Kind.HELLO)
+    goes_on.clear()
+    assert await supervisor.ask("listen", 0) == ("", None)
+    assert len(starts) == 1, "whose turn it is to listen keeps nobody waiting"
+    await beginning
+    await end(supervisor)
 
 
 async def test_it_listens_when_it_is_told_to_under_the_name_that_it_gets(supervisor: Supervisor) -> None:
@@ -159,7 +211,8 @@ def test_each_line_is_signed() -> None:
     signature = Signature()
     record = logging.LogRecord("stentor", logging.INFO, "", 0, "100 %% of %d", (7,), None)
     assert signature.filter(record)
-    assert record.getMessage() == "100 % of 7"
+    assert record.getMessage() == "new worker: 100 % of 7"
+    record.msg = "100 %% of %d"
     signature.index = 2
     assert signature.filter(record)
     assert record.getMessage() == "worker 2: 100 % of 7"

@@ -68,7 +68,6 @@ def test_a_successor_counts_on_from_where_the_dead_one_was() -> None:
     found = scrape(tally)
     assert found["stentor_messages_sent_total", "0"] == 10, "what was counted stays, also before the successor speaks"
     assert found["stentor_rtt_bucket", "0"] == 10
-    assert found["stentor_connections_closed_total", "0"] == 5
     assert ("stentor_connections", "0") not in found
     assert found["stentor_worker_up", "0"] == 0
     tally.take(0, said(3))
@@ -141,6 +140,31 @@ def test_a_label_that_only_the_dead_one_counted_stays() -> None:
     text = generate_latest(registry).decode()
     assert 'stentor_connections_closed_total{code="1012",worker="0"} 7.0' in text
     assert 'stentor_connections_closed_total{code="1000",worker="0"} 7.0' in text
+    assert 'stentor_connections_closed_total{code="1006",worker="0"} 1.0' in text, "who was there when it ended"
+
+
+def test_what_was_open_and_queued_is_lost_with_a_worker() -> None:
+    tally = Tally()
+    dying = [
+        ["stentor_connections", "gauge", "Open.", [["stentor_connections", {"dialect": "raw"}, 2.0],
+                                                    ["stentor_connections", {"dialect": "echo"}, 1.0]]],
+        ["stentor_connections_closed", "counter", "C.", [["stentor_connections_closed_total", {"code": "1006"}, 4.0]]],
+        ["stentor_queue_messages", "gauge", "Queued.", [["stentor_queue_messages", {}, 980.0]]],
+        ["stentor_messages_dropped", "counter", "Dropped.", [
+            ["stentor_messages_dropped_total", {"reason": "queue_full"}, 50.0],
+            ["stentor_messages_dropped_total", {"reason": "disconnected"}, 20.0],
+        ]],
+    ]  # fmt: skip
+    tally.take(0, dying, life=1)
+    tally.take(0, None, life=1)
+    tally.bury(0, life=1)
+    registry = CollectorRegistry()
+    registry.register(tally)
+    text = generate_latest(registry).decode()
+    assert 'stentor_connections_closed_total{code="1006",worker="0"} 7.0' in text
+    assert 'stentor_messages_dropped_total{reason="disconnected",worker="0"} 1000.0' in text
+    assert 'stentor_messages_dropped_total{reason="queue_full",worker="0"} 50.0' in text
+    assert ("stentor_queue_messages", "0") not in scrape(tally)
 
 
 def test_what_is_a_histogram_of_this_moment_does_not_outlive_it() -> None:

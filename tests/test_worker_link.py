@@ -52,6 +52,16 @@ async def test_an_answer_finds_its_question() -> None:
     asked.answer([2, "", "too late"])
 
 
+async def test_what_it_is_told_has_no_answer() -> None:
+    told, link = worker()
+    told.tell("api", "disconnect", {"user": "ann"})
+    assert link.said == [(Kind.ASK, [0, "api", ["disconnect", {"user": "ann"}]])]
+    told.answer([0, "", {}])
+    told.end()
+    told.tell("cut_short")
+    assert len(link.said) == 1
+
+
 async def test_who_does_not_answer_in_time_is_not_waited_for() -> None:
     asked, _ = worker()
     with pytest.raises(Unanswered, match="in time"):

@@ -29,7 +29,7 @@ log = logging.getLogger("stentor.fleet")
 VERSION: Final = 1
 # What is asked of others: the rest is the broker's affair.
 ASKED: Final = frozenset({"subscribe", "unsubscribe", "disconnect", "refresh", "channels"})
-# A server with many workers waits a second for those that hang.
+# A server whose workers are all busy waits a second for them.
 PATIENCE: Final = 1.5
 MOST_ASKED: Final = 1 << 20
 MOST_ANSWERED: Final = 4 << 20

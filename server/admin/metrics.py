@@ -57,9 +57,8 @@ class StentorCollector(Collector):
         }
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._connections()
         # Together: those of one moment balance.
-        yield from (*self._messages(), *self._queued())
+        yield from (*self._connections(), *self._messages(), *self._queued())
         yield from self._durations()
         yield from self._clients_queues()
         yield GaugeMetricFamily("stentor_worker_up", "Whether the worker answers.", value=1)
@@ -100,8 +99,8 @@ class StentorCollector(Collector):
 
     def _messages(self) -> Iterator[Metric]:
         counters = self._listener.counters
+        yield published(counters.published)
         for name, help_text, value in (
-            ("stentor_messages_published", "Publications into the hub.", counters.published),
             ("stentor_messages_received", "Messages from clients.", counters.received),
             ("stentor_bytes_received", "Payload bytes of messages from clients.", counters.bytes_received),
             ("stentor_messages_offered", "Publications times subscribers at the time.", counters.offered),
@@ -230,6 +229,11 @@ def _labelled(
     for label_values, value in values.items():
         metric.add_metric(label_values, value)
     return metric
+
+
+def published(count: int) -> Metric:
+    """Say how much was published; the supervisor says it of what the server API has."""
+    return CounterMetricFamily("stentor_messages_published", "Publications into the hub.", value=count)
 
 
 def gc_pauses(observed: Histogram) -> Metric:

@@ -85,8 +85,8 @@ def _brokers(settings: Settings) -> list[Finding]:
         from server.doctor.broker import brokers
     except ImportError:
         return [Finding("broker", "", Verdict.BAD, "Redis needs an extra: pip install 'stentor[redis]'.")]
-    # Workers, their supervisor, and while workers are replaced one more.
-    processes = settings.workers + (2 if settings.workers > 1 else 0)
+    # Workers, the one that stands by, their supervisor, and while workers are replaced one more.
+    processes = settings.workers + (3 if settings.workers > 1 else 0)
     text = settings.broker.get_secret_value()
 
     async def look() -> list[Finding]:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -345,17 +346,44 @@ def bind(host: str, port: int, backlog: int, *, shared: bool = False) -> Iterato
 
 
 def reserve(host: str, port: int) -> Iterator[socket.socket]:
-    """Bind a socket that shares its port, but does not listen, for each address of `host`; as `bind` otherwise."""
+    """Bind a socket that shares its port, but does not listen, for each address of `host`; as `bind` otherwise.
+
+    Nobody else gets the port, but who asks to share it (SO_REUSEPORT, of the same user). Raises OSError.
+    """
     for family, address in _addresses(host, port):
         sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            is_dual = host == "::" and socket.has_dualstack_ipv6()
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not is_dual)
-        sock.bind((address, port))
+        try:
+            if family == socket.AF_INET6:
+                is_dual = host == "::" and socket.has_dualstack_ipv6()
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not is_dual)
+            _take(sock, address, port)
+        except OSError:
+            sock.close()
+            raise
         port = sock.getsockname()[1]
         yield sock
+
+
+def _take(sock: socket.socket, address: str, port: int) -> None:
+    """Bind a socket to an address that nobody has, and let it be shared from then on."""
+    if sys.platform != "linux":  # there a socket that has listened does so until it is closed
+        if port:
+            socket.create_server((address, port), family=sock.family, backlog=1).close()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind((address, port))
+        return
+    if port:
+        # What lingers there of earlier connections is no obstacle.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((address, port))
+    if port:
+        # Of several that have come so far at once, one may listen: here it is decided who has the port.
+        sock.listen(1)
+        # Whoever binds from now on is refused, too; set while it still listens, lest somebody slips in between.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        sock.shutdown(socket.SHUT_RD)  # it listens no more, and stays bound
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
 def _addresses(host: str, port: int) -> list[tuple[int, str]]:

@@ -2,5 +2,6 @@
 
 Rooms: `exchange` (the broker that all share), `crew` (the processes), `worker_link` (what the supervisor knows of one
 worker), `tally` (their metrics as one scrape), `spread` and `balance` (who gets new
-connections), `board` (the internal port), `crew_api` (the server API), `post` (the worker's end of all this).
+connections), `board` (the internal port), `crew_api` (the server API), `post` (the worker's end of all this), `orphan`
+(what becomes of one that hangs when nobody is there to see it).
 """

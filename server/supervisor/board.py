@@ -27,16 +27,17 @@ from server.core.counters import SECONDS, Histogram
 from server.supervisor.crew import Crew
 from server.supervisor.departures import Recorder, newest_first
 from server.supervisor.tally import Family, Tally
-from server.supervisor.worker_link import SILENT_AFTER, State, Unanswered, Worker
+from server.supervisor.worker_link import SILENT_AFTER, WITHIN, State, Unanswered, Worker
 
-# How long a worker may take to answer, so that the whole stays within 200 ms.
-WITHIN: Final = 0.12
+# Looks of the operator's page come once a second; after so many seconds they begin anew.
+LONGEST_LOOK: Final = 5.0
 
 
 class Board:
-    """The internal port. `is_draining` tells if the server is on its way out, `broker_is_up` if it can be reached.
+    """The internal port. `is_draining` tells if the server is on its way out, `broker_is_up` if we reach the broker.
 
-    `configuration` is what the operator's page shows of that. The `routes` of the API have their own look at its key.
+    `published` is how much the server API has published. `configuration` is what the operator's page shows of that. The
+    `routes` of the API have their own look at its key.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Board:
         *,
         is_draining: Callable[[], bool],
         broker_is_up: Callable[[], bool],
+        published: Callable[[], int] = lambda: 0,
         routes: list[web.RouteDef],
         on_loopback: bool = True,
         api_key: str | None = None,
@@ -58,6 +60,8 @@ class Board:
         self._is_draining = is_draining
         self._broker_is_up = broker_is_up
         self._broker_trouble = broker_trouble
+        self._published = published
+        self._looked = (0.0, 0)  # when, and how much was published by then
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._registry.register(tally)
@@ -78,8 +82,12 @@ class Board:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         await asyncio.gather(*(self._take_metrics(worker) for worker in self._crew.serving))
-        own = metrics.gc_pauses(self.pauses.observed), _restarts(self._crew.restarts_of)
-        self._tally.own = [*self._own.collect(), *own]
+        self._tally.own = [
+            *self._own.collect(),
+            metrics.gc_pauses(self.pauses.observed),
+            metrics.published(self._published()),
+            _restarts(self._crew.restarts_of),
+        ]
         body, content_type = await metrics.render(self._registry, request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
@@ -91,6 +99,7 @@ class Board:
                 "pid": worker.pid,
                 "state": _state_of(worker),
                 "connections": worker.connections,
+                "broker_up": worker.broker_is_up,
             }
             for worker in sorted(crew.serving, key=lambda worker: (worker.index, worker.pid))
         ]
@@ -108,7 +117,9 @@ class Board:
             return "not listening"
         if not any(worker.takes_newcomers(now) for worker in self._crew.ready):
             return "browned out"
-        return "ready" if self._broker_is_up() else "degraded"
+        heard = [worker for worker in self._crew.ready if not worker.is_silent(now)]
+        is_up = self._broker_is_up() and all(worker.broker_is_up for worker in heard)
+        return "ready" if is_up else "degraded"
 
     async def _slow(self, request: web.Request) -> web.Response:
         clients = [
@@ -126,7 +137,16 @@ class Board:
             for worker, look in await self._ask_all("look")
         ]
         processes.sort(key=lambda process: (process.index, process.pid))
-        return together(processes, status=self._state(), restarts=self._crew.restarts)
+        view = together(processes, status=self._state(), restarts=self._crew.restarts)
+        rate = self._api_rate(time.monotonic())
+        if "published" in view["rates"]:
+            view["rates"]["published"] += rate
+        return view
+
+    def _api_rate(self, now: float) -> float:
+        """Return how much the server API publishes per second; 0 at the first look in a while."""
+        (before, count), self._looked = self._looked, (now, self._published())
+        return (self._looked[1] - count) / (now - before) if 0 < now - before < LONGEST_LOOK else 0.0
 
     async def _take_metrics(self, worker: Worker) -> None:
         telling = self._told.get(worker)

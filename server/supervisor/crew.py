@@ -133,6 +133,7 @@ class Crew:
         elif kind is Kind.HELLO:
             self._hello(worker)
         elif kind is Kind.LAST_WORDS:
+            worker.has_said_goodbye = True
             self._on_last_words(worker, fields)
 
     def lost(self, link: Link) -> None:
@@ -152,7 +153,7 @@ class Crew:
 
     def _beat(self, worker: Worker, fields: Fields) -> None:
         worker.heard_at = self._clock()
-        worker.connections, is_leaving, worker.brownout = fields
+        worker.connections, is_leaving, worker.brownout, worker.broker_is_up = fields
         # Somebody else has told it to go.
         if is_leaving and worker.state is State.READY and not self.is_stopping:
             self._vacate(worker)
@@ -167,24 +168,32 @@ class Crew:
             self.workers[index] = self._hire(index)
         self._run(self._watch())
 
-    async def replace_all(self) -> None:
-        """Replace each worker by a new one, one after the other; the old ones send their clients away."""
-        await self._replace_spare()
-        for index, old in sorted(self.workers.items()):
-            if self.workers.get(index) is not old or old.state is not State.READY:
-                continue  # a new one is there, or on its way
+    async def replace_all(self, asked_at: float) -> None:
+        """Replace each worker that is older than `asked_at` by a new one, one after the other.
+
+        The old ones send their clients away.
+        """
+        await self._replace_spare(asked_at)
+        for index in range(self._count):
+            await self._until_ready(index)
+            if self.is_stopping:
+                return
+            old = self.workers[index]
+            if old.hired_at > asked_at:
+                continue
             self._vacate(old)
             self._fill(self._clock())
-            await self._until(lambda index=index: self.is_stopping or self._is_ready(index))  # type: ignore[misc]
+            await self._until_ready(index)
             if self.is_stopping:
                 return
             if old.state is State.READY:  # it may have died meanwhile
                 await self._retire(old)
 
-    async def _replace_spare(self) -> None:
+    async def _replace_spare(self, asked_at: float) -> None:
         # It has read keys and files as they were when it was started.
-        spare = self._outdated = self._spare
-        if spare is not None:
+        spare = self._spare
+        if spare is not None and spare.hired_at <= asked_at:
+            self._outdated = spare
             spare.process.kill()
             await self._until(lambda: self.is_stopping or self._spare is not spare)
 
@@ -199,13 +208,12 @@ class Crew:
             else:
                 worker.process.kill()  # it has no clients
         await self._gone(self._everyone, within=self._drain_timeout + _GRACE)
-        return all(worker.process.exitcode == 0 for worker in serving)
+        return all(_has_drained(worker) for worker in serving)
 
     def cut_short(self) -> None:
         """Tell everyone that there is no time left: they end at once."""
         for worker in self._everyone:
-            if worker.link is not None:
-                worker.link.say(Kind.ASK, [0, "cut_short", []])
+            worker.tell("cut_short")
 
     def kill(self) -> None:
         """End whoever is left. Idempotent."""
@@ -353,9 +361,14 @@ class Crew:
 
     # Waiting
 
-    def _is_ready(self, index: int) -> bool:
-        worker = self.workers.get(index)
-        return worker is not None and worker.state is State.READY
+    async def _until_ready(self, index: int) -> None:
+        """Wait until a worker listens in that place, or nobody will any more."""
+
+        def is_ready() -> bool:
+            worker = self.workers.get(index)
+            return self.is_stopping or (worker is not None and worker.state is State.READY)
+
+        await self._until(is_ready)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -371,6 +384,12 @@ class Crew:
         self._tasks.discard(task)
         if not task.cancelled() and (fault := task.exception()) is not None:
             log.error("the supervisor failed at something", exc_info=fault)
+
+
+def _has_drained(worker: Worker) -> bool:
+    """Tell how a worker has ended: a signal that comes after its last words finds nobody to take it."""
+    code = worker.process.exitcode
+    return code == 0 or (worker.has_said_goodbye and code == -signal.SIGTERM)
 
 
 def _signal(worker: Worker, number: int) -> None:

@@ -1,9 +1,10 @@
 """A worker at its post under a supervisor: the house of one process, with broker and internal port next door.
 
-Laws: it listens when it is told to; it says every second that it is there; without its supervisor it sends its clients
-away and ends within ORPHANED. SIGTERM drains, however often it comes: who signals all processes of a service at once
-must not cut short what the supervisor tells its workers, too. Signals from the terminal are the supervisor's. What it
-has counted to its end is the last that it says.
+Laws: it listens when it is told to, and by then has had its moment with the broker; it says every second that it is
+there, and at once when the broker is lost or found; without its supervisor it sends its clients away and ends within
+ORPHANED, and whatever it does within FORSAKEN. SIGTERM drains, however often it comes: who signals all processes of a
+service at once must not cut short what the supervisor tells its workers, too. Signals from the terminal are the
+supervisor's. What it has counted to its end is the last that it says.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from server.brokers.local import LocalBroker
 from server.edge.closing import Close
 from server.node.node import Node
 from server.supervisor import spread
+from server.supervisor.orphan import end_after_supervisor
 from server.supervisor.tally import families, families_in_turns
 from server.worker import House, calm_the_collector
 
@@ -37,10 +39,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("stentor")
 
 BEAT: Final = 1.0
+# How often it looks whether the broker can be reached: of a change the supervisor hears at once.
+LOOK: Final = 0.25
 # So long after the last look the operator's page is closed.
 UNWATCHED: Final = 3.0
 # How long clients may take to go when the supervisor has died: whoever starts it again wants the machine.
 ORPHANED: Final = 3.0
+# When it is over for a worker that is still there then.
+FORSAKEN: Final = 2 * ORPHANED
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +65,8 @@ class Signature(logging.Filter):
         self.index: int | None = None
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if self.index is not None:
-            record.msg = f"worker {self.index}: {record.msg}"
+        who = f"worker {self.index}" if self.index is not None else "new worker"
+        record.msg = f"{who}: {record.msg}"
         return True
 
 
@@ -68,6 +74,7 @@ def run(settings: Settings, place: Place) -> None:
     """Work until told to stop; the process ends with the exit code."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    end_after_supervisor(FORSAKEN)
     # The supervisor has held them until now.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
     writer = logs.start(settings.log_level, settings.log_format)
@@ -97,6 +104,7 @@ class Post:
         self._signature = signature
         self._signals: asyncio.Queue[int] = asyncio.Queue()
         self._is_leaving = False
+        self._broker_was_up = False  # when the supervisor was told
         self._link = Link(self._take, self._ended)
         self._tasks: set[asyncio.Task[None]] = set()
         # None when the broker is further away than the supervisor.
@@ -128,10 +136,13 @@ class Post:
         return self.broker
 
     async def open(self, sock: socket.socket) -> None:
-        """Report to the supervisor."""
+        """Reach for the broker, and report to the supervisor."""
         await self._link.open(sock)
+        # Before it is anybody's turn to listen: where the broker is away, all wait for it at the same time.
+        await self.house.reach_broker()
         self._link.say(Kind.HELLO, [])
         self._beat()
+        self._look_at_broker()
 
     async def until_told_to_stop(self) -> int:
         """Serve; drain when told to; return the exit code."""
@@ -199,15 +210,23 @@ class Post:
             self._vitals.rest_unless_watched(UNWATCHED)
             asyncio.get_running_loop().call_later(BEAT, self._beat)
 
+    def _look_at_broker(self) -> None:
+        if self._link.is_open:
+            if self.house.node.broker.is_up != self._broker_was_up:
+                self._say_alive()
+            asyncio.get_running_loop().call_later(LOOK, self._look_at_broker)
+
     def _say_alive(self) -> None:
         gate = self.house.listener.gate
-        self._link.say(Kind.BEAT, [gate.open, self._is_leaving, gate.brownout])
+        self._broker_was_up = self.house.node.broker.is_up
+        self._link.say(Kind.BEAT, [gate.open, self._is_leaving, gate.brownout, self._broker_was_up])
 
     # Duties
 
     async def _listen(self, index: int) -> None:
         self._signature.index = index
         await self.house.listen(self._port, shared=True)
+        self._say_alive()  # before the answer: nobody asks a ready worker how it is
 
     async def _call_api(self, name: str, request: Mapping[str, Any]) -> dict[str, Any]:
         try:

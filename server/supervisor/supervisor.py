@@ -24,7 +24,7 @@ import uvloop
 from server import blueprint, logs
 from server.admin import configuration, http_api
 from server.brokers.base import Broker, Remote
-from server.edge.listener import bind, reserve
+from server.edge.listener import reserve
 from server.notify import ServiceManager
 from server.supervisor import post
 from server.supervisor.board import Board
@@ -32,7 +32,7 @@ from server.supervisor.crew import Crew
 from server.supervisor.crew_api import Counterpart, CrewApi, Deaf
 from server.supervisor.exchange import Exchange
 from server.supervisor.tally import Tally
-from server.supervisor.worker_link import START_WITHIN
+from server.supervisor.worker_link import STANDING_BY, START_WITHIN, Worker
 from server.worker import (
     CUT_SHORT,
     DRAINED,
@@ -89,7 +89,10 @@ class Supervisor:
         self._settings = settings
         self._reserved: list[socket.socket] = []
         self._processes = multiprocessing.get_context("spawn")
+        self._beginning: asyncio.Task[None] | None = None
+        self._has_begun = False
         self._replacing: asyncio.Task[None] | None = None
+        self._asked_at = 0.0  # to replace all workers
         self._sweeper: asyncio.Task[None] | None = None
         self.port = settings.port
         # Before a worker is started: it would inherit whom only we may speak to.
@@ -102,7 +105,7 @@ class Supervisor:
             self._start_process,
             self.exchange,
             time.monotonic,
-            on_gone=lambda worker: self.tally.bury(worker.index, worker.pid),
+            on_gone=self._bury,
             on_last_words=lambda worker, said: self.tally.take(worker.index, said, worker.pid),
             drain_timeout=settings.drain_timeout,
         )
@@ -124,6 +127,7 @@ class Supervisor:
             self.tally,
             is_draining=lambda: self.crew.is_stopping,
             broker_is_up=lambda: self._broker.is_up,
+            published=lambda: desk.published,
             routes=http_api.routes(api, api_key=api_key, on_loopback=settings.internal_is_loopback),
             on_loopback=settings.internal_is_loopback,
             api_key=api_key,
@@ -140,26 +144,15 @@ class Supervisor:
             await self._broker.start()
         self.crew.begin()
         self._sweeper = asyncio.create_task(self._sweep())
-        told = asyncio.create_task(signals.get())
-        complete = asyncio.create_task(self.crew.until_complete())
-        await asyncio.wait((told, complete), return_when=asyncio.FIRST_COMPLETED, timeout=START_WITHIN)
-        if complete.done():
-            complete.result()
-            calm_the_collector()
-            self.board.pauses.start()
-            announce(settings, self.port, internal_port)
-            self._status = f"{settings.workers} workers listening on port {self.port}"
-            self._say_ready()
-        complete.cancel()
-        number = await told
-        while number == signal.SIGHUP:
+        self._beginning = asyncio.create_task(self._greet(internal_port))
+        while (number := await self._next(signals, self._beginning)) == signal.SIGHUP:
             self._replace_all()
-            number = await signals.get()
+        self._beginning.cancel()
         return await self._stop(number, signals)
 
     async def close(self) -> None:
         """End what is left. Idempotent."""
-        for task in (self._replacing, self._sweeper):
+        for task in (self._beginning, self._replacing, self._sweeper):
             if task is not None:
                 task.cancel()
         self.crew.kill()
@@ -170,6 +163,32 @@ class Supervisor:
         self._manager.close()
         if isinstance(self._broker, Remote):
             await self._broker.stop()
+
+    async def _greet(self, internal_port: int) -> None:
+        """Say that the server is there, as soon as all workers listen. Raises CannotListen."""
+        late = asyncio.get_running_loop().call_later(START_WITHIN, self._say_late)
+        try:
+            await self.crew.until_complete()
+        finally:
+            late.cancel()
+        calm_the_collector()
+        self.board.pauses.start()
+        announce(self._settings, self.port, internal_port)
+        self._status = f"{self._settings.workers} workers listening on port {self.port}"
+        self._has_begun = True
+        self._say_ready()
+
+    def _say_late(self) -> None:
+        ready, wanted = len(self.crew.ready), self._settings.workers
+        log.warning("only %d of %d workers listen after %.0f s", ready, wanted, START_WITHIN)
+
+    async def _next(self, signals: asyncio.Queue[int], beginning: asyncio.Task[None]) -> int:
+        """Wait for a signal. Raises CannotListen."""
+        told = asyncio.create_task(signals.get())
+        await asyncio.wait((told, beginning), return_when=asyncio.FIRST_COMPLETED)
+        if beginning.done():
+            beginning.result()
+        return await told
 
     async def _stop(self, number: int, signals: asyncio.Queue[int]) -> int:
         self._manager.stopping(self._settings.drain_timeout + GRACE, "draining")
@@ -186,25 +205,35 @@ class Supervisor:
         log.info("stopped" if is_drained else "stopped before everyone was gone")
         return DRAINED if is_drained else CUT_SHORT
 
+    def _bury(self, worker: Worker) -> None:
+        if worker.index != STANDING_BY:  # that one has counted nothing, and nobody misses it
+            self.tally.bury(worker.index, worker.pid)
+
     def _replace_all(self) -> None:
+        self._asked_at = time.monotonic()
+        if self._has_begun:
+            self._manager.reloading(self._asked_at)
         if self._replacing is None or self._replacing.done():
             log.info("SIGHUP: replacing the workers, one after another")
-            self._manager.reloading(time.monotonic())
-            self._replacing = asyncio.create_task(self.crew.replace_all())
+            self._replacing = asyncio.create_task(self._replace())
             self._replacing.add_done_callback(lambda _: self._say_ready())
+        else:
+            log.info("SIGHUP: those that have been replaced already will be replaced again")
+
+    async def _replace(self) -> None:
+        """Replace everyone who is older than the last time that somebody asked for it, also if that is meanwhile."""
+        asked_at = 0.0
+        while asked_at < self._asked_at and not self.crew.is_stopping:
+            asked_at = self._asked_at
+            await self.crew.replace_all(asked_at)
 
     def _say_ready(self) -> None:
-        if not self.crew.is_stopping:
+        if self._has_begun and not self.crew.is_stopping:
             self._manager.ready(asyncio.get_running_loop().call_later, self._status)
 
     def _reserve(self) -> None:
         """Keep the public port for as long as we live, without listening on it. Raises OSError."""
-        host, port = self._settings.host, self._settings.port
-        if port:
-            # To share a port is to share it with whoever asks: nobody else may have it now.
-            for probe in bind(host, port, 1):
-                probe.close()
-        for sock in reserve(host, port):
+        for sock in reserve(self._settings.host, self._settings.port):
             self._reserved.append(sock)
             self.port = sock.getsockname()[1]
 

@@ -1,14 +1,15 @@
 """The metrics of all workers as one scrape: each sample with the label ``worker``, and counters that never go back.
 
 Laws: a place of the crew is held by one worker after the other, for a while by two (`life` tells them apart); what
-each has counted stays, whatever becomes of it, and what the next one counts is added. A worker that is silent is
-shown as down, with the counters that it said last and without its gauges.
+each has counted stays, whatever becomes of it, and what the next one counts is added. What it had open and queued when
+it spoke last is booked as lost when it ends: so the books balance, also of one that could not settle them. A worker
+that is silent is shown as down, with the counters that it said last and without its gauges.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from server.admin.metrics import INTERLUDE, in_turns
+from server.core.counters import Drop
 
 # name, type, help, samples (name, labels, value): as `families` packs them.
 Family = list[Any]
@@ -30,6 +32,11 @@ _NOT_ADDED: Final = (
     "process_", "python_", "stentor_build_info", "stentor_broker_up", "stentor_brownout_level",
     "stentor_tls_certificate_expiry_timestamp_seconds", "stentor_revocations",
 )  # fmt: skip
+# What a worker takes with it when it ends, and as what that is counted.
+_LOST_WITH_IT: Final = (
+    ("stentor_queue_messages", "stentor_messages_dropped", ("reason", str(Drop.DISCONNECTED))),
+    ("stentor_connections", "stentor_connections_closed", ("code", "1006")),
+)
 _UP: Final = "stentor_worker_up"
 
 
@@ -69,6 +76,12 @@ class _Place:
         newest = next(reversed(self.lives.values()), None)
         return newest is not None and newest.answers
 
+    def settle(self, family: str, samples: Iterable[tuple[Key, float]]) -> None:
+        """Add to what was counted here by those who have ended."""
+        before = self.before.setdefault(family, {})
+        for key, value in samples:
+            before[key] = before.get(key, 0.0) + value
+
     def samples(self, family: str) -> dict[Key, float]:
         """Put together what the place has to show of a family."""
         found = dict(self.before.get(family, {}))
@@ -104,11 +117,15 @@ class Tally(Collector):
         """Keep what a worker has counted, now that it counts no more."""
         place = self._places[index]
         gone = place.lives.pop(life, None)
-        for name, said in gone.said.items() if gone is not None else ():
+        if gone is None:
+            return
+        for name, said in gone.said.items():
             if _grows(said):
-                before = place.before.setdefault(name, {})
-                for key, value in _samples(said):
-                    before[key] = before.get(key, 0.0) + value
+                place.settle(name, _samples(said))
+        for gauge, counter, label in _LOST_WITH_IT:
+            if gauge in gone.said and counter in gone.said:
+                lost = sum(value for _, value in _samples(gone.said[gauge]))
+                place.settle(counter, [((f"{counter}_total", (label,)), lost)])
 
     def collect(self) -> Iterator[Metric]:
         """Yield one family after the other; meanwhile workers may come and go."""

@@ -18,6 +18,8 @@ HUNG_AFTER: Final = 7.0
 SILENT_AFTER: Final = 2.5
 # Starting takes longer: everything is imported first.
 START_WITHIN: Final = 30.0
+# How long somebody outside waits for a worker, so that the answer of all comes within 200 ms.
+WITHIN: Final = 0.12
 # The index of a worker that has no place yet.
 STANDING_BY: Final = -1
 
@@ -45,12 +47,15 @@ class Worker:
     def __init__(self, index: int, process: BaseProcess, now: float) -> None:
         self.index = index
         self.process = process
+        self.hired_at = now
         self.state = State.STARTING
         self.link: Link | None = None
         self.is_up = False  # it has said hello
+        self.has_said_goodbye = False  # it has nothing to do any more
         self.ready_at = now
         self.connections = 0
         self.brownout = 0
+        self.broker_is_up = True  # until it says otherwise
         self.heard_at = now
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._number = 0
@@ -95,6 +100,11 @@ class Worker:
             raise Unanswered(f"{self} did not answer in time") from None
         finally:
             self._asked.pop(number, None)
+
+    def tell(self, what: str, *arguments: Any) -> None:
+        """Have the worker do `what`, when it comes to it; its answer is nobody's."""
+        if self.link is not None:
+            self.link.say(Kind.ASK, [0, what, list(arguments)])
 
     def answer(self, fields: Fields) -> None:
         """Take the answer to what was asked."""
