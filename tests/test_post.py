@@ -121,6 +121,8 @@ async def test_it_has_waited_for_its_broker_before_it_says_hello(monkeypatch: py
         async def stop(self) -> None:
             """Nothing is open."""
 
+        trouble = ""
+
     monkeypatch.setattr(post_module, "LocalBroker", Far)
     supervisor = Supervisor()
     beginning = asyncio.create_task(supervisor.begin(free_port()))
