@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SDK := .venv-sdk
 ARGS ?=
+# The tests start a thousand processes: not each of them is to compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check dashboards docs bench loadtest loadtest-ui scaling pictures lint types format clean
@@ -38,12 +40,13 @@ $(SDK)/.node: tests/sdk/package.json
 run: $(VENV)/.run  ## start the server with its defaults (ARGS="--port 8080" to change them)
 	@exec $(BIN)/stentor $(ARGS)
 
-# All but the scenarios may share the machine with one another; a scenario measures, and has it for itself.
+# Most tests wait, and share the machine with one another; what measures has it for itself. Files stay together, with the
+# servers that they share.
 test: $(VENV)/.dev $(SDK)/.python $(SDK)/.node  ## run the whole test suite (ARGS="-k hub" for a part)
 ifeq ($(strip $(ARGS)),)
 	@failed=0; \
-	$(BIN)/python -m pytest -m "not scenario" --numprocesses 3 || failed=1; \
-	$(BIN)/python -m pytest -m scenario || failed=1; \
+	$(BIN)/python -m pytest -m alone || failed=1; \
+	$(BIN)/python -m pytest -m "not alone" --numprocesses 3 --dist loadfile --no-loadscope-reorder || failed=1; \
 	exit $$failed
 else
 	$(BIN)/python -m pytest $(ARGS)

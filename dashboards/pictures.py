@@ -32,9 +32,9 @@ from dashboards.loadtest import LOADTEST
 from dashboards.overview import OVERVIEW
 
 # The stage is that of the tests, so that what is drawn is what is tested.
-from tests.dashboards.prometheus import Prometheus
 from tests.dashboards.queries import filled_in
 from tests.observatory import observatory
+from tests.prometheus import Prometheus
 
 PICTURES: Final = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 ARGUMENTS: Final = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]

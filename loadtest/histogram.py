@@ -10,7 +10,7 @@ It does not know what is measured, nor when.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 SUB_BUCKETS = 128
 _HALF_BITS = 7  # SUB_BUCKETS == 1 << _HALF_BITS
@@ -135,14 +135,6 @@ class Histogram:
         if self.maximum is not None and middle > self.maximum:
             return float(self.maximum)
         return middle
-
-
-def merged(histograms: Iterable[Histogram]) -> Histogram:
-    """A new histogram with everything that ``histograms`` hold."""
-    whole = Histogram()
-    for histogram in histograms:
-        whole.merge(histogram)
-    return whole
 
 
 def hgrm_lines(histogram: Histogram, scale: float, ticks_per_half: int = 5) -> Iterator[str]:

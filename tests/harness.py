@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STARTUP = 20.0
+TAIL = 4000  # characters of a log that say why
 
 
 @dataclass
@@ -126,13 +128,15 @@ def serve(
         log = Path(folder, "server.log")
         command = [sys.executable, "-m", "server", "serve", "--port", "0", "--internal-port", "0", *options]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("STENTOR_")}
-        environment |= {"PYTHONPATH": str(REPOSITORY), **(env or {})}
+        # To be imported, aiohttp reads all authorities that the machine trusts, which takes a tenth of a second.
+        environment |= {"PYTHONPATH": str(REPOSITORY), "SSL_CERT_FILE": os.devnull, **(env or {})}
         with log.open("w") as stderr:
             process = subprocess.Popen(
                 command, stdout=stdout, stderr=stderr, text=True, cwd=cwd or folder, env=environment
             )
         try:
-            port, internal_port, scheme = _read_ports(process, log)
+            assert process.stdout is not None
+            port, internal_port, scheme = read_ports(process.stdout.fileno(), log)
             yield Server(process, port, internal_port, log, scheme)
         finally:
             if process.poll() is None:
@@ -142,16 +146,23 @@ def serve(
                 process.stdout.close()
 
 
-def _read_ports(process: subprocess.Popen[str], log: Path) -> tuple[int, int, str]:
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        page = re.search(r"page\s+(https?)://\S+:(\d+)/", said)
-        internal = re.search(r"metrics\s+http://\S+:(\d+)/metrics", said)
+def read_ports(descriptor: int, log: Path, within: float = STARTUP) -> tuple[int, int, str]:
+    """Read what a server says first: its public and its internal port, and the scheme of the public one.
+
+    Fails with what it said, and with the end of its log, when it ends before, or has not said it `within` seconds.
+    """
+    said, deadline = b"", time.monotonic() + within
+    why = f"within {within:g} s"
+    while select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not (data := os.read(descriptor, 4096)):
+            why = "before it ended"
+            break
+        said += data
+        page = re.search(rb"page\s+(https?)://\S+:(\d+)/", said)
+        internal = re.search(rb"metrics\s+http://\S+:(\d+)/metrics", said)
         if page and internal:
-            return int(page[2]), int(internal[1]), page[1]
-    raise AssertionError(f"the server did not start: {said}{log.read_text()}")
+            return int(page[2]), int(internal[1]), page[1].decode()
+    raise AssertionError(f"the server did not start {why}: {said.decode()}{log.read_text()[-TAIL:]}")
 
 
 def http(method: str, url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:

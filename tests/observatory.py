@@ -29,8 +29,9 @@ from websockets.exceptions import WebSocketException
 
 from loadtest.line import without
 from tests import keyring
-from tests.dashboards.prometheus import Prometheus
+from tests.drill.rules import FOLDER, RULES
 from tests.harness import REPOSITORY, Server, http, serve, wait_until
+from tests.prometheus import Prometheus, job, targets
 from tests.redis_server import RedisServer, free_port
 
 SERVERS: Final = "stentor"
@@ -73,11 +74,12 @@ def observatory(folder: Path, *, subscribers: int = 60, rate: int = 40, seconds:
         port = free_port()
         stack.enter_context(_loadtest(folder, cluster, port, subscribers, rate, seconds))
         stack.enter_context(_crowd(single, folder / "chain.pem"))
-        jobs = {
-            SERVERS: [f"127.0.0.1:{each.internal_port}" for each in (cluster, single)],
-            LOADTEST: [f"127.0.0.1:{port}"],
-        }
-        prometheus = stack.enter_context(Prometheus(folder, jobs))
+        jobs = (
+            job(SERVERS, targets(*(f"127.0.0.1:{each.internal_port}" for each in (cluster, single)))),
+            job(LOADTEST, targets(f"127.0.0.1:{port}")),
+        )
+        rules = [str(FOLDER / name) for name in RULES]
+        prometheus = stack.enter_context(Prometheus(folder, {"rule_files": rules, "scrape_configs": [*jobs]}))
         wait_until(lambda: len(prometheus.query("up == 1")) == 3, 30, "everything has been scraped")
         yield Observatory(prometheus, cluster, single, port, redis)
 

@@ -253,7 +253,9 @@ def assert_kept(
 def assert_plain(heard: list[Said], number: int, own: int) -> None:
     """Check what one client heard of a channel without: all that was said on its node, whatever became of the rest."""
     assert_in_order(heard)
-    assert [item for publisher, item in heard if publisher == number] == list(range(own))
+    here = [item for publisher, item in heard if publisher == number]
+    missing = sorted(set(range(own)) - set(here))
+    assert here == list(range(own)), f"of {own} said here {len(missing)} are not heard: {missing[:10]}"
 
 
 def assert_in_order(heard: list[Said]) -> None:

@@ -150,7 +150,7 @@ async def test_lines_that_a_connection_has_confirmed_are_not_said_again(server: 
     backoff = Backoff(draw=lambda low, high: 0.0)
     task = asyncio.create_task(keep_contact(destination, publisher.talk, print, backoff=backoff))
     os.write(writer, b"one\ntwo\n")
-    await until(lambda: server.lines == [b"one", b"two"] and not publisher.unconfirmed, "the confirmation")
+    await until(lambda: server.lines == [b"one", b"two"] and not publisher._unconfirmed, "the confirmation")
     server.present[0].transport.abort()
     os.write(writer, b"three\n")
     os.close(writer)

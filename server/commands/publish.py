@@ -164,16 +164,11 @@ class Publisher:
         self._say = say
         self._text = text
         self._said_not_text = False
-        self._unconfirmed: deque[bytes] = deque()
+        self._unconfirmed: deque[bytes] = deque()  # under way: sent, or about to be, and not known to be read
         self._confirmed = 0  # lines, over all connections
         self._sent = 0  # lines up to the last one that this connection has seen
         self._news = asyncio.Event()  # a line was sent
         self._room = asyncio.Event()  # a line was confirmed
-
-    @property
-    def unconfirmed(self) -> int:
-        """How many lines are under way: sent, or about to be, and not known to be read."""
-        return len(self._unconfirmed)
 
     async def talk(self, connection: ClientConnection) -> None:
         """Publish until the lines end and the server has read them all."""

@@ -17,10 +17,10 @@ import pytest
 
 from dashboards.build import DASHBOARDS, FOLDER
 from tests.dashboards.linter import panels_of
-from tests.dashboards.prometheus import Refused, Series
 from tests.dashboards.queries import filled_in, selectors
 from tests.harness import Metrics, http, wait_until
 from tests.observatory import Observatory
+from tests.prometheus import Refused, Series
 
 WINDOW = "5s"
 WITHIN = 30.0

@@ -25,7 +25,7 @@ from packaging.requirements import Requirement
 from server import __version__
 from tests.deploy import DEPLOY, REPOSITORY
 from tests.deploy.dockerfile import stages
-from tests.harness import http
+from tests.harness import http, read_ports
 from tests.lifecycle.crowd import connect, until
 
 pytestmark = pytest.mark.scenario
@@ -131,13 +131,7 @@ def ports(bin_folder: Path, empty: Path) -> Iterator[tuple[int, int]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=empty, env=CLEAN) as process:
         try:
             assert process.stdout is not None
-            said = ""
-            while "metrics" not in said:
-                line = process.stdout.readline()
-                assert line, "it ended before it listened"
-                said += line
-            found = re.findall(r"http://\S+?:(\d+)/", said)
-            yield int(found[0]), int(found[1])
+            yield read_ports(process.stdout.fileno(), Path(os.devnull))[:2]
         finally:
             process.send_signal(signal.SIGTERM)
         assert process.wait(40) == 0

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import pytest
+import yaml
 
 from tests.drill.incidents import Control, Dead, Deaf, Flooded, Site, Slow, Stalled
-from tests.drill.prometheus import Prometheus
 from tests.drill.rules import FOLDER, RULES, Alert, alerts, recorded, shortened
 from tests.drill.runbook import TEXT, queries
 from tests.harness import Server, serve
+from tests.prometheus import Prometheus, job, targets
 from tests.redis_server import RedisServer
 from tests.scenarios.clients import eventually
 
@@ -100,12 +101,23 @@ async def sites() -> AsyncIterator[dict[str, Site]]:
 async def test_the_right_alerts_fire_and_no_others(tmp_path: Path) -> None:
     rules = {name: shortened((FOLDER / name).read_text(), HASTE) for name in RULES}
     async with sites() as on:
-        targets = {name: f"127.0.0.1:{site.server.internal_port}" for name, site in on.items()}
-        prometheus = await asyncio.to_thread(Prometheus(tmp_path, rules, targets).__enter__)
+        prometheus = await asyncio.to_thread(watching(on, rules, tmp_path).__enter__)
         try:
             await drill(on, prometheus)
         finally:
             await asyncio.to_thread(prometheus.__exit__)
+
+
+def watching(on: dict[str, Site], rules: dict[str, str], folder: Path) -> Prometheus:
+    """A Prometheus with the configuration that is shipped, but for rules and sites; an instance is a site's name."""
+    configuration = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+    assert configuration["rule_files"] == list(rules), "the configuration that is shipped loads these rules"
+    (shipped,) = (each for each in configuration["scrape_configs"] if each["job_name"] == "stentor")
+    known = (targets(f"127.0.0.1:{site.server.internal_port}", instance=name) for name, site in on.items())
+    configuration["scrape_configs"] = [{**shipped, **job("stentor", *known)}]
+    for name, text in rules.items():
+        (folder / name).write_text(text)
+    return Prometheus(folder, configuration)
 
 
 async def drill(on: dict[str, Site], prometheus: Prometheus) -> None:
@@ -115,7 +127,7 @@ async def drill(on: dict[str, Site], prometheus: Prometheus) -> None:
     assert max(minutes(alert) for alert in pages) * 60 / HASTE < HEALTHY
     await eventually(lambda: time.time() - started >= HEALTHY, HEALTHY + 5, every=0.2)
     up = await asyncio.to_thread(prometheus.query, 'up{job="stentor"}')
-    assert {labels["instance"]: value for labels, value in up} == dict.fromkeys(on, 1.0)
+    assert {series.labels["instance"]: series.value for series in up} == dict.fromkeys(on, 1.0)
     assert await asyncio.to_thread(prometheus.ever_fired, started) == set(), "all are healthy"
     await asyncio.to_thread(judge_rules, prometheus)
 
@@ -163,12 +175,13 @@ def judge_rules(prometheus: Prometheus) -> None:
     assert [(rule["name"], rule["health"], rule.get("lastError")) for rule in rules if rule["health"] != "ok"] == []
     for name in recorded():
         found = prometheus.query(name)
-        assert {labels["instance"] for labels, _ in found} >= {"control", "slow"}, f"{name} is not of everyone: {found}"
-        by_worker = {labels.get("worker") for labels, _ in found if labels["instance"] == "control"}
+        instances = {series.labels["instance"] for series in found}
+        assert instances >= {"control", "slow"}, f"{name} is not of everyone: {found}"
+        by_worker = {series.labels.get("worker") for series in found if series.labels["instance"] == "control"}
         assert by_worker >= {"0", "1"} if name.startswith("worker:") else by_worker == {None}, found
         # Within so short a time not everybody was pinged.
         if name != "instance:stentor_ping_rtt_seconds:p99_rate5m":
-            assert all(isfinite(value) for _, value in found), f"{name} has no value: {found}"
+            assert all(isfinite(series.value) for series in found), f"{name} has no value: {found}"
     for query in queries(TEXT):
         prometheus.query(query)  # it raises what Prometheus has against it
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from struct import unpack
 
 import pytest
 
-from tests.harness import REPOSITORY, Server
+from tests.harness import REPOSITORY, Server, read_ports
 from tests.lifecycle.crowd import all_heard, assert_nothing_lost, connect_many, gone, publishing, until
 
 pytestmark = pytest.mark.scenario
@@ -54,14 +53,9 @@ def serve_into_pipe(folder: Path) -> Iterator[tuple[Server, Pipe]]:
     )  # fmt: skip
     os.close(writer)
     try:
-        said = ""
-        while not (internal := re.search(r"metrics\s+http://\S+:(\d+)/metrics", said)):
-            data = os.read(reader, PIPE_BYTES)
-            assert data, f"the server did not start: {said}"
-            said += data.decode()
-        page = re.search(r"page\s+http://\S+:(\d+)/", said)
-        assert page
-        yield Server(process, int(page[1]), int(internal[1]), Path(os.devnull)), pipe
+        nowhere = Path(os.devnull)
+        port, internal_port, _ = read_ports(reader, nowhere)
+        yield Server(process, port, internal_port, nowhere), pipe
     finally:
         if process.poll() is None:
             process.kill()

@@ -29,7 +29,7 @@ from tests.lifecycle.crowd import (
 )
 from tests.wire import request
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.alone]
 
 FULL = bool(os.environ.get("STENTOR_FULL"))
 SERVED, ARRIVING, SECONDS = (1000, 10_000, 10.0) if FULL else (300, 3000, 3.0)

@@ -86,11 +86,11 @@ class Pair:
     def alive(self) -> list[Node]:
         return [node for node in self.nodes if not node.is_killed]
 
-    async def open(self, members: int, listeners: int) -> None:
-        """Let everyone in."""
+    async def open(self, members: int, listeners: int, *, roaming: bool) -> None:
+        """Let everyone in; members who roam come back to any node, the others to their own."""
         ports = [node.server.port for node in self.nodes]
         for node in self.nodes:
-            away = [port for port in ports if port != node.server.port]
+            away = [port for port in ports if port != node.server.port and roaming]
             node.members = [Member([node.server.port, *away]) for _ in range(members)]
             self._tasks += map(_started, (member.run() for member in node.members))
             node.voice = Voice(node.number, await node.crowd.join(f"/ws/{PLAIN}"))
@@ -201,7 +201,9 @@ def _started(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
 
 
 @contextlib.asynccontextmanager
-async def nodes(*urls: str, options: tuple[str, ...] = (), members: int = 4, listeners: int = 2) -> AsyncIterator[Pair]:
+async def nodes(
+    *urls: str, options: tuple[str, ...] = (), members: int = 4, listeners: int = 2, roaming: bool = True
+) -> AsyncIterator[Pair]:
     """Start a node at each Redis URL, and let its clients in; end everyone who talks, and them."""
     with contextlib.ExitStack() as stack:
         config = Path(stack.enter_context(TemporaryDirectory(prefix="stentor-nodes-"))) / "stentor.toml"
@@ -216,7 +218,7 @@ async def nodes(*urls: str, options: tuple[str, ...] = (), members: int = 4, lis
         pair = Pair(*made)
         try:
             await eventually(pair.are_ready, 20, "both nodes are joined")
-            await pair.open(members, listeners)
+            await pair.open(members, listeners, roaming=roaming)
             await pair.back(20)
             yield pair
         finally:

@@ -14,11 +14,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.harness import Metrics, Server, serve
 from tests.scenarios.clients import Client, Crowd, eventually
+from tests.scenarios.kernel import serves_http
 from tests.scenarios.ledger import Ledger
 
 Answer = TypeVar("Answer")
@@ -100,7 +100,7 @@ async def stage(*options: str, host: str = "127.0.0.1") -> AsyncIterator[Stage]:
     with serve(*options) as server:
         # The first scrape imports and allocates; what comes after is the scenario's.
         await asyncio.to_thread(server.metrics)
-        await eventually(lambda: not _serves_http(server), 5, "the scrape's connection is closed")
+        await eventually(lambda: not serves_http(server), 5, "the scrape's connection is closed")
         async with Crowd(server.port, host) as crowd:
             set_stage = Stage(server, crowd, Ledger(), server.descriptors())
             yield set_stage
@@ -110,47 +110,3 @@ async def stage(*options: str, host: str = "127.0.0.1") -> AsyncIterator[Stage]:
 def figure(name: str, value: object) -> None:
     """Print what was measured."""
     print(f"FIGURE {name}: {value}")
-
-
-@dataclass(frozen=True)
-class KernelSocket:
-    """The server's end of a connection in the kernel's table; queues in bytes. Linux, proc(5)."""
-
-    state: str
-    unacknowledged: int  # written by the server, not acknowledged by the peer's kernel
-    unread: int  # received, not read by the server
-    retransmissions: int
-
-
-_STATES = {"01": "ESTABLISHED", "04": "FIN-WAIT-1", "05": "FIN-WAIT-2", "06": "TIME-WAIT", "08": "CLOSE-WAIT"}
-
-
-def kernel_socket(server_port: int, client_port: int) -> KernelSocket | None:
-    """Look up the server's socket of a connection; None when the kernel knows none."""
-    for fields in _tcp_table():
-        if _port(fields[1]) == server_port and _port(fields[2]) == client_port:
-            unacknowledged, unread = (int(size, 16) for size in fields[4].split(":"))
-            state = _STATES.get(fields[3], fields[3])
-            return KernelSocket(state, unacknowledged, unread, int(fields[6], 16))
-    return None
-
-
-def held_ports(server: Server) -> set[int]:
-    """Name the clients, by their ports, for whom the server has a descriptor; an orphan of the kernel has inode 0."""
-    return {_port(fields[2]) for fields in _tcp_table() if _port(fields[1]) == server.port and fields[9] != "0"}
-
-
-def is_held(server: Server, client: Client) -> bool:
-    return client.port in held_ports(server)
-
-
-def _tcp_table() -> list[list[str]]:
-    return [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-
-
-def _port(address: str) -> int:
-    return int(address.rpartition(":")[2], 16)
-
-
-def _serves_http(server: Server) -> bool:
-    return any(_port(fields[1]) == server.internal_port and fields[3] == "01" for fields in _tcp_table())

@@ -24,7 +24,7 @@ Said = tuple[int, int]
 
 
 class Member:
-    """A client of the Centrifuge dialect on `kept:news`: it comes back, to whichever node is there, and recovers."""
+    """A client of the Centrifuge dialect on `kept:news`: it comes back, to any of `ports`, and recovers."""
 
     def __init__(self, ports: list[int]) -> None:
         self.heard: list[Said] = []

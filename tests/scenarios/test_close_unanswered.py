@@ -9,10 +9,11 @@ from array import array
 import pytest
 
 from tests.scenarios.clients import Client, eventually
-from tests.scenarios.stage import Stage, figure, held_ports, stage
+from tests.scenarios.kernel import held_ports
+from tests.scenarios.stage import Stage, figure, stage
 from tests.scenarios.wire import TEXT, frame
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.alone]
 
 MUTE = 1000
 CLOSE_TIMEOUT = 5.0  # the server's; not an option

@@ -10,9 +10,10 @@ import pytest
 
 from tests.scenarios.clients import Client, eventually
 from tests.scenarios.island import island
-from tests.scenarios.stage import KernelSocket, Stage, figure, is_held, kernel_socket, stage
+from tests.scenarios.kernel import KernelSocket, kernel_socket
+from tests.scenarios.stage import Stage, figure, stage
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.alone]
 
 PING_INTERVAL, PONG_TIMEOUT, WRITE_TIMEOUT = 1.0, 1.0, 1.5
 OPTIONS = (
@@ -74,9 +75,8 @@ async def watch(
             if client in left_after:
                 continue
             row = kernel_socket(on.server.port, client.port)
-            if is_held(on.server, client):
-                if row is not None:
-                    last_seen[client] = row
+            if row is not None and row.is_held:
+                last_seen[client] = row
             else:
                 left_after[client] = time.monotonic() - cut_at
         paused = paused or bool(await on.slow())

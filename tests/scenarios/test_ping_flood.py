@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.scenarios.clients import TINY_BUFFER, Client, eventually
-from tests.scenarios.stage import MIB, Stage, figure, is_held, kernel_socket, stage
+from tests.scenarios.kernel import is_held, kernel_socket
+from tests.scenarios.stage import MIB, Stage, figure, stage
 from tests.scenarios.wire import CLOSE, PING, close_frame, frame
 
 pytestmark = pytest.mark.scenario

@@ -15,7 +15,7 @@ from tests.scenarios.clients import eventually
 from tests.scenarios.stage import figure
 from tests.scenarios.workers import crew
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.alone]
 
 MEMBERS = 160
 RATE = 40

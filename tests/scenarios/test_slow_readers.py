@@ -15,7 +15,7 @@ from tests.scenarios.clients import TINY_BUFFER, Client, eventually
 from tests.scenarios.stage import Stage, figure, stage
 from tests.scenarios.wire import BINARY, NO_MASKING, frame
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.alone]
 
 HEALTHY = 450
 LAGGARDS = 50

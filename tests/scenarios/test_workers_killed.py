@@ -14,7 +14,7 @@ from tests.scenarios.clients import Crowd, eventually
 from tests.scenarios.stage import figure
 from tests.scenarios.workers import Crew, Member, Scraper, crew, judge
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.alone]
 
 MEMBERS = 40
 KILLS = 10
