@@ -161,8 +161,12 @@ async def test_it_answers_for_its_part(supervisor: Supervisor) -> None:
 
 async def test_what_it_cannot_do_is_said_and_logged(supervisor: Supervisor, caplog: pytest.LogCaptureFixture) -> None:
     assert await supervisor.ask("disconnects", None, "many") == ("TypeError", None)
-    assert await supervisor.ask("api", "nothing of the kind", {}) == ("KeyError", None)
-    assert [record.message for record in caplog.records] == ["could not do disconnects", "could not do api"]
+    _, said = await supervisor.ask("api", "nothing of the kind", {})
+    assert said == {"error": {"code": 100, "message": "internal server error"}}
+    assert [record.message for record in caplog.records] == [
+        "could not do disconnects",
+        "a fault in the server API, in the command nothing of the kind",
+    ]
 
 
 async def test_a_port_that_it_cannot_have_is_said(supervisor: Supervisor) -> None:
