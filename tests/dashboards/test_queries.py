@@ -26,7 +26,7 @@ WINDOW = "5s"
 WITHIN = 30.0
 
 # Exported and shown nowhere, with the reason.
-EXCUSED: dict[str, str] = {}
+EXCUSED = {"stentor_revocations": "it changes when an application revokes a token, and by nothing else"}
 # What one process has nothing of, without a broker and a supervisor; a panel of it says so instead.
 ALONE_WITHOUT = ("stentor_broker_", "stentor_worker_restarts_")
 # What is not Stentor's: made by Prometheus itself.

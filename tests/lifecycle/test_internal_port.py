@@ -167,7 +167,8 @@ class TestServerApi:
             assert len(listener.read().payload) == 65536
 
     def test_far_too_large(self, server: Server) -> None:
-        assert call(server, "publish", b'{"channel": "a", "data": "' + b"a" * 5_000_000 + b'"}')[0] == 413
+        status, reply = call(server, "publish", b'{"channel": "a", "data": "' + b"a" * 5_000_000 + b'"}')
+        assert (status, reply["error"]["code"]) == (200, 107)
         assert server.get("/healthz")[0] == 200
 
     def test_an_unknown_command(self, server: Server) -> None:
