@@ -259,16 +259,15 @@ class House:
         if await known is not None:
             log.warning("the broker is away: which tokens are revoked is not known yet")
 
-    def come_back(self, code: Close, words: str = "", takers: float = 1.0) -> Farewell:
-        """Make the goodbye that tells each client when to come back, to as many `takers`, counted in workers."""
+    def returns_within(self, takers: float = 1.0) -> float:
+        """Return over how many seconds the clients that there are should come back to as many `takers` as workers."""
         settings = self._settings
-        within = spread_of(
+        return spread_of(
             self.listener.gate.open,
             takers=takers,
             connect_rate=settings.connect_rate,
             goodbye_rate=settings.drain_rate,
         )
-        return come_back(code, words, within)
 
     async def until_signalled(self, signals: asyncio.Queue[int]) -> int:
         """Serve; drain at the first signal, stop at the second; return the exit code."""
@@ -282,7 +281,7 @@ class House:
     async def _drain(self, signals: asyncio.Queue[int]) -> int:
         settings = self._settings
         # One like this takes its place, or others that have as much room.
-        farewell = self.farewell or self.come_back(Close.GOING_AWAY, "server shutting down, ")
+        farewell = self.farewell or come_back(Close.GOING_AWAY, "server shutting down, ", self.returns_within())
         drain = asyncio.create_task(self.listener.drain(settings.drain_timeout, settings.drain_rate, farewell))
         second = asyncio.create_task(signals.get())
         await asyncio.wait((drain, second), return_when=asyncio.FIRST_COMPLETED)

@@ -26,6 +26,8 @@ class Process:
         self.exitcode: int | None = None
         self.asked: list[str] = []
         self.takers: list[Any] = []
+        self.returns_within = 0.0
+        self.retired_at = 0.0
         self.fault = fault
         self.link = Link(self._take, lambda link: None)
         self.opening = asyncio.ensure_future(self._open(sock))
@@ -38,8 +40,10 @@ class Process:
         number, what, arguments = fields
         self.asked.append(what)
         self.takers += arguments if what == "retire" else []
-        link.say(Kind.ANSWER, [number, self.fault if what == "listen" else "", None])
+        answer = self.returns_within if what == "retire" else None
+        link.say(Kind.ANSWER, [number, self.fault if what == "listen" else "", answer])
         if what == "retire":
+            self.retired_at = asyncio.get_running_loop().time()
             self.end(0)
 
     def end(self, code: int) -> None:
@@ -199,6 +203,29 @@ async def test_replaced_on_purpose_the_old_one_goes_after_the_new_one_listens(to
     assert town.crew.is_complete
     assert not {town.process(0), town.process(1)} & set(old)
     assert (town.crew.restarts, sorted(town.gone)) == (0, [STANDING_BY, 0, 1])
+
+
+async def test_the_next_one_goes_when_the_clients_of_the_one_before_are_back(town: Town) -> None:
+    await town.complete()
+    first, second = town.process(0), town.process(1)
+    first.returns_within, second.returns_within = 0.3, 60.0
+    await town.crew.replace_all(town.clock.now)
+    assert second.retired_at - first.retired_at > 0.25
+    await town.complete()
+
+
+async def test_a_crew_that_is_to_stop_waits_for_nobody_to_be_back(town: Town) -> None:
+    await town.complete()
+    first, second = town.process(0), town.process(1)
+    first.returns_within = 60.0
+    replacing = asyncio.create_task(town.crew.replace_all(town.clock.now))
+    await town.until(lambda: first.retired_at > 0 and len(town.crew.ready) == 2)
+    stopping = asyncio.create_task(town.crew.stop())
+    async with asyncio.timeout(5):
+        await replacing
+    assert "retire" not in second.asked
+    town.crew.kill()
+    await stopping
 
 
 async def test_who_stood_by_before_is_not_among_the_successors(town: Town, caplog: pytest.LogCaptureFixture) -> None:

@@ -176,7 +176,7 @@ async def test_a_port_that_it_cannot_have_is_said(supervisor: Supervisor) -> Non
 
 async def test_retiring_it_sends_its_clients_away_and_says_its_last_words(supervisor: Supervisor) -> None:
     client = await client_of(supervisor)
-    assert await supervisor.ask("retire") == ("", None)
+    assert await supervisor.ask("retire") == ("", 1.0)
     async with asyncio.timeout(5):
         assert await supervisor.work == 0
     assert client.close_code == 1012

@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from typing import Final
 
@@ -171,9 +172,11 @@ class Crew:
     async def replace_all(self, asked_at: float) -> None:
         """Replace each worker that is older than `asked_at` by a new one, one after the other.
 
-        The old ones send their clients away.
+        The old ones send their clients away. Those of one are back before those of the next one go: they all come to
+        the emptiest, which is the newest.
         """
         await self._replace_spare(asked_at)
+        all_back = 0.0
         for index in range(self._count):
             await self._until_ready(index)
             if self.is_stopping:
@@ -186,8 +189,10 @@ class Crew:
             await self._until_ready(index)
             if self.is_stopping:
                 return
+            await self._pause(all_back - self._clock())
             if old.state is State.READY:  # it may have died meanwhile
-                await self._retire(old)
+                all_back = self._clock()
+                all_back += await self._retire(old)
 
     async def _replace_spare(self, asked_at: float) -> None:
         # It has read keys and files as they were when it was started.
@@ -255,17 +260,27 @@ class Crew:
         elif worker.state is not State.DEAD and not self.is_stopping:
             log.error("%s", fault)
 
-    async def _retire(self, worker: Worker) -> None:
+    async def _retire(self, worker: Worker) -> float:
+        """Have a worker send its clients away, and end; return within how many seconds of now they come back."""
+        within = 0.0
         worker.state = State.RETIRING
         await self._balance.shut_out(worker)
         self._balance.leave(worker)
         try:
-            await worker.ask("retire", self._balance.takers, within=2.0)
+            within = await worker.ask("retire", self._balance.takers, within=2.0)
         except Unanswered:
             _signal(worker, signal.SIGTERM)
         await self._gone([worker], within=self._drain_timeout + _GRACE)
         if worker.process.is_alive():
             worker.process.kill()
+        return within
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless the server is about to end."""
+        if seconds > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._until(lambda: self.is_stopping)
 
     async def _gone(self, workers: Iterable[Worker], within: float) -> None:
         deadline = self._clock() + within

@@ -26,7 +26,7 @@ from server.admin.fields import ApiError
 from server.admin.vitals import Vitals
 from server.brokers.link import Fields, Kind, Link
 from server.brokers.local import LocalBroker
-from server.edge.closing import Close
+from server.edge.closing import Close, come_back
 from server.node.node import Node
 from server.supervisor import spread
 from server.supervisor.orphan import end_after_supervisor
@@ -238,10 +238,16 @@ class Post:
         for sock in self.house.listener.sockets:
             spread.attach(sock, parts)
 
-    def _retire(self, takers: float = 1.0) -> None:
-        """Send everyone away, each told when to come back to as many `takers`, counted in workers, and end."""
-        self.house.farewell = self.house.come_back(Close.RESTART, takers=takers)
+    def _retire(self, takers: float = 1.0) -> float:
+        """Send everyone away, each told when to come back to as many `takers`, counted in workers, and end.
+
+        Returns in how many seconds all are told to be back.
+        """
+        within = self.house.returns_within(takers)
+        self.house.farewell = come_back(Close.RESTART, "", within)
+        was_empty = not self.house.listener.gate.open
         self.leave()
+        return 0.0 if was_empty else within
 
     def _cut_short(self) -> None:
         """End now, whoever is still here."""
