@@ -74,15 +74,30 @@ def said(*names: str) -> bytes:
 LOAD = b"*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n$8\r\nreturn 1\r\n"
 
 
-def test_what_is_asked_in_a_turn_is_one_write() -> None:
+def test_what_redis_could_work_on_does_not_wait_for_the_end_of_the_turn() -> None:
     desk = Desk()
-    desk.ask("A", "B")
-    assert desk.wire.writes == []
+    desk.ask("A")
+    assert desk.wire.writes == [said("A")], "Redis has nothing else to do"
+    desk.ask("B", "C")
+    assert desk.wire.writes == [said("A")]
     desk.loop.settle()
-    assert desk.wire.writes == [said("A", "B")]
-    desk.ask("C")
+    assert desk.wire.writes == [said("A"), said("B", "C")]
+    desk.wire.say(b":1\r\n:1\r\n:1\r\n")
+    desk.ask("D")
+    assert desk.wire.writes == [said("A"), said("B", "C"), said("D")]
     desk.loop.settle()
-    assert desk.wire.writes == [said("A", "B"), said("C")]
+    assert len(desk.wire.writes) == 3
+
+
+def test_many_in_one_turn_go_out_by_the_batch() -> None:
+    desk = Desk()
+    names = [chr(ord("A") + number) for number in range(50)]
+    desk.ask(*names)
+    assert desk.wire.writes == [said("A"), said(*names[1:17]), said(*names[17:33]), said(*names[33:49])]
+    desk.loop.settle()
+    assert desk.wire.writes[4:] == [said(names[49])]
+    desk.wire.say(b":1\r\n" * 50)
+    assert [name for name, _ in desk.answers] == names
 
 
 def test_answers_come_in_order_however_they_are_cut() -> None:
@@ -161,10 +176,10 @@ def test_a_forgotten_script_is_loaded_and_nothing_overtakes_what_must_be_asked_a
     desk.wire.say(b"-NOSCRIPT No matching script.\r\n-NOSCRIPT\r\n")
     desk.ask("D")
     desk.loop.settle()
-    assert desk.wire.writes == [said("A", "B"), said("C")], "C may be answered with the same"
+    assert desk.wire.writes == [said("A"), said("B"), said("C")], "C may be answered with the same"
     desk.wire.say(b"-NOSCRIPT\r\n")
     assert desk.answers == []
-    assert desk.wire.writes[2:] == [LOAD + said("A", "B", "C", "D")]
+    assert desk.wire.writes[3:] == [LOAD + said("A", "B", "C", "D")]
     desk.ask("E")
     desk.loop.settle()
     desk.wire.say(b"$3\r\nsha\r\n:1\r\n:2\r\n:3\r\n:4\r\n:5\r\n")
@@ -178,9 +193,9 @@ def test_what_was_sent_behind_a_forgotten_script_may_be_done_before_and_nothing_
     desk.wire.say(b"-NOSCRIPT\r\n")
     desk.ask("D")
     desk.loop.settle()
-    assert len(desk.wire.writes) == 1, "B is not answered yet"
+    assert desk.wire.writes == [said("A"), said("B", "C")], "B is not answered yet"
     desk.wire.say(b":1\r\n-NOSCRIPT\r\n")  # B needed no script
-    assert desk.wire.writes[1:] == [LOAD + said("A", "C", "D")]
+    assert desk.wire.writes[2:] == [LOAD + said("A", "C", "D")]
     desk.wire.say(b"$3\r\nsha\r\n:1\r\n:1\r\n:1\r\n")
     assert desk.answers == [("B", 1), ("A", 1), ("C", 1), ("D", 1)]
     assert (desk.commands.waiting, desk.commands._bytes) == (0, 0)
@@ -261,7 +276,7 @@ def test_what_is_only_on_its_way_is_asked_for_with_leave() -> None:
         desk.ask("B")
     desk.ask("C")
     desk.loop.settle()
-    assert desk.wire.writes == [said("A") + b"*1\r\n$6\r\nASKING\r\n" + said("B", "C")]
+    assert b"".join(desk.wire.writes) == said("A") + b"*1\r\n$6\r\nASKING\r\n" + said("B", "C")
     desk.wire.say(b":1\r\n+OK\r\n:2\r\n:3\r\n")
     assert desk.answers == [("A", 1), ("B", 2), ("C", 3)]
     assert desk.commands.waiting == 0

@@ -1,4 +1,4 @@
-"""The commands to one Redis: queued, written once per turn of the event loop, answered in order.
+"""The commands to one Redis: queued, written once per turn of the event loop or by the batch, answered in order.
 
 Laws: every command is answered once, by Redis or with a BrokerError, and within the patience that it was given; what
 waits is bounded in number and bytes; commands take effect in the order in which they were asked for. Where Redis has
@@ -25,6 +25,8 @@ log = logging.getLogger("stentor.redis")
 # What may wait for its answer: rather more than a node has channels, for all of them are asked about after an outage.
 MOST: Final = 200_000
 MOST_BYTES: Final = 64 << 20
+# Written at once, so that Redis works on some while we pack the next: waiting for all, one of us would always be idle.
+_BATCH: Final = 16
 
 AWAY: Final = BrokerError("Redis is away")
 BUSY: Final = BrokerError("too much waits for Redis")
@@ -124,7 +126,9 @@ class Commands:
     def _queue(self, packed: bytes, done: Answer) -> None:
         self._bytes += len(packed)
         self._queued.append(_Request(packed, done, self._clock()))
-        if not self._is_flushing:
+        if len(self._queued) >= _BATCH or not self._written:
+            self._write()
+        elif not self._is_flushing:
             self._is_flushing = True
             self._call_soon(self._flush)
 
@@ -166,6 +170,9 @@ class Commands:
 
     def _flush(self) -> None:
         self._is_flushing = False
+        self._write()
+
+    def _write(self) -> None:
         if self._connection is None or (self._again and self._written):
             return  # order: nothing more overtakes what must be asked again
         out = [request.packed for request in self._queued]
@@ -191,7 +198,7 @@ class Commands:
             self._give_up("an answer that is none")
             return
         if self._again and not self._written:
-            self._flush()
+            self._write()
 
     def _take(self, reply: Reply) -> None:
         if not self._written:
