@@ -1,9 +1,10 @@
 """What the Redis broker costs, beside a bare ``redis-benchmark`` of the same script: ``python -m bench.redis``.
 
 One worker's broker, in this process, on a redis-server of its own. *Receive*: 100 channels with one subscriber each,
-and a loader that publishes to Redis as another node would. *Publish*: the round trip of a publication that is kept, one
-or fifty in flight, and then what Redis needs for the same script called by the same arguments. *Subscribe*: 1,000
-channels, after the connection was cut. Redis (with the loader) has the first core, all else the last.
+and a loader that publishes to Redis as another node would; into the broker alone, and through a whole server to one raw
+client on each channel. *Publish*: the round trip of a publication that is kept, one or fifty in flight, and then what
+Redis needs for the same script called by the same arguments. *Subscribe*: 1,000 channels, after the connection was cut.
+Redis, the loader and the server have the first core, all else the last.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvloop
+from websockets.client import ClientProtocol
+from websockets.uri import parse_uri
 
+from bench import channels
 from server.brokers.base import Published, Retention, Terms
 from server.brokers.redis import RedisBroker, message, parse, scripts
 from server.brokers.redis.connection import pack
@@ -110,8 +114,8 @@ async def _broker(port: int) -> tuple[RedisBroker, Ear]:
     return broker, ear
 
 
-async def _subscribe(broker: RedisBroker, channels: int) -> None:
-    await asyncio.gather(*(_answer(broker.subscribe, f"ch{number}") for number in range(channels)))
+async def _subscribe(broker: RedisBroker, count: int) -> None:
+    await asyncio.gather(*(_answer(broker.subscribe, f"ch{number}") for number in range(count)))
 
 
 def _publish_as_another(port: int, count: int, rate: float) -> None:
@@ -150,6 +154,45 @@ async def receive(port: int, rate: float, count: int) -> str:
     )
 
 
+class Counter(asyncio.Protocol):
+    """A raw client that counts the bytes it gets after the handshake."""
+
+    def __init__(self, port: int, channel: str) -> None:
+        self._handshake = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/ws/{channel}"))
+        self.is_open = False
+        self.bytes = 0
+
+    def connection_made(self, transport: Any) -> None:
+        self._handshake.send_request(self._handshake.connect())
+        transport.writelines(self._handshake.data_to_send())
+
+    def data_received(self, data: bytes) -> None:
+        if self.is_open:
+            self.bytes += len(data)
+        else:
+            self.is_open = b" 101 " in data
+
+
+async def receive_in_a_server(port: int, rate: float, count: int) -> str:
+    """Have a server receive what another node publishes, and write it to clients; the CPU is for both."""
+    with channels.serving("--broker", f"redis://127.0.0.1:{port}/0") as (listening, pid):
+        loop = asyncio.get_running_loop()
+        counters = [Counter(listening, f"ch{number}") for number in range(CHANNELS)]
+        for counter in counters:
+            await loop.create_connection(lambda counter=counter: counter, "127.0.0.1", listening)
+        await _until("all open", lambda: all(counter.is_open for counter in counters))
+        await asyncio.sleep(1.0)  # nothing tells a raw client that Redis has heard of its channel
+        spent = channels.cpu(pid)
+        loader = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bench.redis", "--load", str(port), str(count), str(rate)
+        )
+        await loader.wait()
+        expected = count * (SIZE + 4)
+        await _until("the last publication", lambda: sum(counter.bytes for counter in counters) >= expected)
+        spent = channels.cpu(pid) - spent
+    return f"receive in a server, {rate:,.0f}/s: {count:,} of {count:,}, {spent / count * 1e6:.1f} us of CPU each"
+
+
 async def publish(port: int, in_flight: int, count: int) -> str:
     """Publish what is kept, so many at a time; return the round trips and those of redis-benchmark."""
     broker, _ = await _broker(port)
@@ -185,10 +228,10 @@ def _benchmark(port: int, in_flight: int, count: int) -> tuple[float, float]:
     return float(row["p50_latency_ms"]), float(row["p99_latency_ms"])
 
 
-async def subscribe(port: int, channels: int) -> str:
+async def subscribe(port: int, count: int) -> str:
     """Cut the connection that hears, and time from there until everything is subscribed again."""
     broker, ear = await _broker(port)
-    await _subscribe(broker, channels)
+    await _subscribe(broker, count)
     took = []
     for _ in range(3):
         known, began = ear.losses, time.monotonic()
@@ -199,13 +242,14 @@ async def subscribe(port: int, channels: int) -> str:
         await _until("up again", lambda: broker.is_up)
     await broker.stop()
     again = ", ".join(f"{each:.3f}" for each in took)
-    return f"subscribe, {channels:,} channels: again after {again} s, the backoff included"
+    return f"subscribe, {count:,} channels: again after {again} s, the backoff included"
 
 
 async def _all(port: int, count: int, rounds: int) -> None:
     measurements: list[Callable[[], Awaitable[str]]] = [
         *(lambda rate=rate: receive(port, rate, count * 5) for rate in (20_000.0, 0.0)),
         *(lambda many=many: publish(port, many, count) for _ in range(rounds) for many in (1, 50)),
+        lambda: receive_in_a_server(port, 20_000.0, count * 5),
         lambda: subscribe(port, 1000),
     ]
     for measurement in measurements:

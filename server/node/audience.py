@@ -113,9 +113,13 @@ class Audience:
 
     def frames(self, publication: Publication) -> list[tuple[Lane, bytes]]:
         """Encode a publication for each lane, once for each encoding."""
-        channel = self.channel
+        channel, lanes = self.channel, self.lanes
+        if len(lanes) == 1:
+            # Nearly everywhere all listen alike.
+            [lane], [encoder] = lanes.values(), self.encoders.values()
+            return [(lane, encoder.encode(channel, publication))]
         wires = {key: encoder.encode(channel, publication) for key, encoder in self.encoders.items()}
-        return [(lane, wires[reading.codec, reading.delta]) for reading, lane in self.lanes.items()]
+        return [(lane, wires[reading.codec, reading.delta]) for reading, lane in lanes.items()]
 
 
 def _encoder(reading: Reading) -> Encoder:

@@ -46,6 +46,7 @@ class Kind(IntEnum):
 
 _PUBLICATION: Final = int(Kind.PUBLICATION)
 _LAST_KIND: Final = int(max(Kind))
+_new: Final = tuple.__new__
 _NEWS: Final = (int(Kind.JOIN), int(Kind.LEAVE))
 
 
@@ -100,24 +101,26 @@ def decode(message: bytes) -> Message:
     payload = message[_MESSAGE.size : end]
     info: ClientInfo | None = None
     tags: dict[str, str] | None = None
+    name = ""
     try:
-        if not flags & _BINARY and not payload.isascii():
+        if not payload.isascii() and not flags & _BINARY:
             payload.decode()  # a browser would end its connection over it
-        if flags & _INFO:
-            info, end = _decode_info(message, end)
-        if flags & _TAGS:
-            tags, end = _decode_tags(message, end)
-        name = epoch.decode("ascii") if offset else ""
+        if flags > _JSON:
+            if flags & _INFO:
+                info, end = _decode_info(message, end)
+            if flags & _TAGS:
+                tags, end = _decode_tags(message, end)
+        if offset:
+            name = epoch.decode("ascii")
     except UnicodeDecodeError:
         raise Malformed("not the text that it should be") from None
     if end != size:
         raise Malformed("more than the message")
     if info is None and kind in _NEWS:
         raise Malformed("news of nobody")
-    is_binary, is_json = flags & _BINARY == _BINARY, flags & _JSON == _JSON
-    return Message(
-        kind, origin, serial, name, Publication(payload, is_binary, offset, info, tags, published_at, is_json)
-    )
+    said = (payload, flags & _BINARY != 0, offset, info, tags, published_at, flags & _JSON != 0)
+    # Every message of everybody comes by here: as their own constructors would, in half the time.
+    return _new(Message, (kind, origin, serial, name, _new(Publication, said)))
 
 
 def decode_kept(offset: int, epoch: str, kept: bytes) -> Publication:

@@ -33,6 +33,9 @@ from server.core.counters import Histogram
 
 log = logging.getLogger("stentor.redis")
 
+# As numbers: every message of everybody is compared with them, and members of an enum take their time.
+_PUBLICATION, _JOIN, _PROBE, _CONTROL = map(int, (Kind.PUBLICATION, Kind.JOIN, Kind.PROBE, Kind.CONTROL))
+
 CallSoon = Callable[[Callable[[], None]], object]
 
 
@@ -237,23 +240,23 @@ class Shard:
         try:
             kind, origin, serial, epoch, publication = decode(data)
             self._check_place(kind, channel)
-            if kind == Kind.CONTROL and not self._hear_control(publication.payload):
+            if kind == _CONTROL and not self._hear_control(publication.payload):
                 raise Malformed("word of a node that makes no sense")
         except Malformed as error:
             self.malformed += 1
             self._complain("%d malformed messages were ignored, the last one: %s", self.malformed, error)
             return
-        if kind == Kind.PUBLICATION:
+        if kind == _PUBLICATION:
             self.publisher.hear(channel, publication, epoch, origin, serial)
-        elif kind == Kind.PROBE:
+        elif kind == _PROBE:
             if origin == self._origin:
                 self._pulse.hear(serial, self._clock())
         elif publication.info is not None:
-            (self._ear.hear_join if kind == Kind.JOIN else self._ear.hear_leave)(channel, publication.info)
+            (self._ear.hear_join if kind == _JOIN else self._ear.hear_leave)(channel, publication.info)
 
     def _check_place(self, kind: int, channel: str) -> None:
         # The probe's channel is nobody's: it is known as "".
-        if (kind == Kind.PROBE) != (not channel) or (kind == Kind.CONTROL) != is_for_nodes(channel):
+        if (kind == _PROBE) != (not channel) or (kind == _CONTROL) != is_for_nodes(channel):
             raise Malformed("a probe or a node's word on a channel, or a publication where these go")
 
     # Connections
