@@ -219,6 +219,7 @@ async def test_it_is_ready_when_every_worker_that_is_heard_of_has_the_broker(off
     status, said = await office.get("/readyz")
     assert (status, said["status"]) == (503, "degraded")
     assert [worker["broker_up"] for worker in said["workers"]] == [False, True]
+    assert said["reason"] == "without the broker, for its log to say why: worker 0"
     first.is_up = True  # and fell silent long ago: what it said last is nothing to go by
     assert (await office.get("/readyz"))[0] == 200
 

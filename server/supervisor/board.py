@@ -105,9 +105,14 @@ class Board:
         ]
         total = sum(worker.connections for worker in crew.serving)
         answer = {"status": state, "connections": total, "workers": workers, "restarts": crew.restarts}
-        if state == "degraded" and (trouble := self._broker_trouble()):
+        if state == "degraded" and (trouble := self._broker_trouble() or self._workers_trouble()):
             answer["reason"] = trouble
         return json_answer(answer, status=200 if state == "ready" else 503)
+
+    def _workers_trouble(self) -> str:
+        """Say which workers do not reach the broker, though we do."""
+        without = sorted(str(worker.index) for worker in self._crew.ready if not worker.broker_is_up)
+        return f"without the broker, for its log to say why: worker {', '.join(without)}" if without else ""
 
     def _state(self) -> str:
         if self._is_draining():

@@ -111,5 +111,7 @@ def test_workers_do_not_speak_for_the_service(systemd: Systemd) -> None:
         children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
         assert len(children) >= 2
         for child in children:
-            assert b"NOTIFY_SOCKET" not in Path(f"/proc/{child}/environ").read_bytes()
+            # One that has just been forked has our environment until it runs its own program.
+            environment = Path(f"/proc/{child}/environ")
+            wait_until(lambda path=environment: b"NOTIFY_SOCKET" not in path.read_bytes(), within=5.0, what="its own")
         assert server.terminate() == 0
