@@ -45,6 +45,9 @@ class Scripted:
     def outbox(self) -> Outbox | None:
         return self._inner.outbox
 
+    def begin(self) -> None:
+        self._inner.begin()
+
     def farewell(self, code: int, reason: str) -> tuple[int, str]:
         return self.words.get(code, (code, reason))
 

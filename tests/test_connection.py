@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from server.brokers.base import BrokerError
 from server.core.counters import Drop
 from server.core.lag import LagLimits, LagPolicy
 from server.edge.closing import Close
@@ -261,10 +262,28 @@ def test_credentials_may_be_renewed() -> None:
 # Our own faults
 
 
+def test_a_client_that_the_broker_turns_away_at_once_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    home = house()
+    refuse = lambda channel, done: done(BrokerError("the supervisor does not keep up"))  # noqa: E731
+    monkeypatch.setattr(home.node.broker, "subscribe", refuse)
+    connection, transport = home.accept()
+    connection.data_received(wire.request("/ws"))
+    answer, _, frames = transport.take().partition(b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 101 ")
+    (opcode, payload), *rest = wire.read(frames)
+    assert (opcode, payload[:2], rest) == (wire.CLOSE, b"\x03\xf4", [])
+    connection.data_received(wire.close(1012))
+    transport.lose()
+    assert home.counters.closed == {"1012": 1}
+
+
 class FailingSession:
     """A session with a mistake of ours in it."""
 
     dialect, channel, client, outbox = "raw", "main", "", None
+
+    def begin(self) -> None:
+        """On no channel."""
 
     def message(self, opcode: int, payload: bytes | bytearray) -> None:
         raise ZeroDivisionError("a detail")

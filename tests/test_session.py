@@ -45,7 +45,9 @@ LIMITS = LagLimits(LagPolicy.DROP_OLDEST, messages=2)
 
 def raw(home: House, channel: str = "main", user: str = "") -> tuple[RawSession, Door]:
     door = Door()
-    return RawSession(cast(Connection, door), home.service, channel, user), door
+    session = RawSession(cast(Connection, door), home.service, channel, user)
+    session.begin()
+    return session, door
 
 
 def echo() -> tuple[EchoSession, Door]:

@@ -221,6 +221,7 @@ class Connection(asyncio.Protocol):
         self.opened_at = listener.clock()
         listener.wheel.join(self)
         listener.opened(self, admission)
+        session.begin()
 
     def await_introduction(self) -> None:
         """End the connection as STALE unless it is `introduced` within the time for a handshake. Idempotent."""

@@ -60,6 +60,9 @@ class Session(Protocol):
         The answer to a frame of the dialect's own is the session's to hear, and to tell by `Connection.take_pong`.
         """
 
+    def begin(self) -> None:
+        """Take part from now on; called once, when the connection can be written to and ended."""
+
     def farewell(self, code: int, reason: str) -> tuple[int, str]:
         """Say goodbye in its dialect: the close code and the reason (at most 123 bytes) for a cause of the edge.
 
@@ -119,7 +122,9 @@ class RawSession:
         self._unanswered = 0
         if user:
             service.registry.enter(self)
-        node.subscribe(Wish(channel, RAW, self.outbox, connection.transport.write), self._seated)
+
+    def begin(self) -> None:
+        self._node.subscribe(Wish(self.channel, RAW, self.outbox, self._connection.transport.write), self._seated)
 
     def message(self, opcode: int, payload: bytes | bytearray) -> None:
         if not self._node.namespaces.of(self.channel).publish:
@@ -217,6 +222,9 @@ class EchoSession:
     def __init__(self, connection: Connection, token: Token | None = None) -> None:
         self._connection = connection
         self._token = token
+
+    def begin(self) -> None:
+        """There is nothing to wait for."""
 
     def message(self, opcode: int, payload: bytes | bytearray) -> None:
         if opcode == TEXT and not is_text(payload):

@@ -85,7 +85,6 @@ class CentrifugeSession:
         self._unanswered = 0
         self._awaited = 0
         self._later: list[tuple[str, Push]] = []  # what is to be said once connect is answered
-        connection.await_introduction()
 
     @property
     def user(self) -> str:
@@ -113,6 +112,9 @@ class CentrifugeSession:
         return self._connection.transport.write
 
     # From the connection
+
+    def begin(self) -> None:
+        self._connection.await_introduction()
 
     @property
     def subscription(self) -> Subscription | None:
