@@ -95,7 +95,15 @@ CONNECTIONS = Row(
             steps=((0, RED), (7 * 86400, YELLOW), (21 * 86400, GREEN)),
             nothing="no TLS here",
             decimals=1,
-        ).wide(6, 8),
+        ).wide(3, 8),
+        tile(
+            "Revoked tokens",
+            f"max({series('stentor_revocations')})",
+            Unit.COUNT,
+            "Revocations in force (revoke_token, invalidate_user_tokens), where most are known. Normal: they go as the "
+            "tokens end; 0 without JWT. Red: at 10,000 new ones are refused, so give each an expire_at.",
+            steps=((0, BLUE), (5000, YELLOW), (9000, RED)),
+        ).wide(3, 8),
     ),
 )
 

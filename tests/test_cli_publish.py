@@ -17,7 +17,9 @@ from server.commands import publish
 from server.commands.contact import Backoff, Destination, RefusedError, keep_contact
 from server.commands.publish import Lines, Pace, Publisher
 from server.core.limits import TokenBucket
+from tests import keyring
 from tests.board import Board, board, close_with, cut_after, refuse_the_first, reserved_port, stop_reading, until
+from tests.harness import serve
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MANY = [f"line {number}".encode() for number in range(3000)]
@@ -302,8 +304,12 @@ async def test_a_line_without_end_is_not_gathered_for_ever(monkeypatch: pytest.M
 # A process of its own
 
 
-async def start(folder: Path, *arguments: str, stdin: int = asyncio.subprocess.PIPE) -> asyncio.subprocess.Process:
+async def start(
+    folder: Path, *arguments: str, stdin: int = asyncio.subprocess.PIPE, trust: Path | None = None
+) -> asyncio.subprocess.Process:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("STENTOR_")}
+    if trust is not None:
+        environ["SSL_CERT_FILE"] = str(trust)
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -343,6 +349,19 @@ async def test_the_command_finds_the_configured_server(server: Board, tmp_path: 
     process = await start(tmp_path, "--binary")
     assert await ended(process, b"a\nb") == (0, "", "")
     assert server.visits[0].said == [("binary", b"a"), ("binary", b"b")]
+
+
+async def test_the_command_trusts_a_certificate_of_ones_own_when_told_to(tmp_path: Path) -> None:
+    key = keyring.ec_key()
+    (tmp_path / "chain.pem").write_text(keyring.certificate(key))
+    (tmp_path / "key.pem").write_text(keyring.private_pem(key))
+    with serve("--tls-cert", str(tmp_path / "chain.pem"), "--tls-key", str(tmp_path / "key.pem")) as secure:
+        line = ("--url", f"wss://localhost:{secure.port}", "--no-retry")
+        code, _, said = await ended(await start(tmp_path, *line), b"one\n")
+        assert code == 1
+        assert "its certificate is not trusted" in said
+        trusting = await start(tmp_path, *line, trust=tmp_path / "chain.pem")
+        assert await ended(trusting, b"one\n") == (0, "", "")
 
 
 async def test_the_command_waits_for_its_server(tmp_path: Path) -> None:

@@ -86,6 +86,28 @@ def test_every_page_is_in_the_index() -> None:
     assert pages <= set(linked)
 
 
+# What a reader must find from the front page.
+FOUND_FROM_THE_README: Final = {
+    "docs/README.md", "docs/getting-started.md", "docs/protocol.md", "docs/asyncapi.yaml", "docs/configuration.md",
+    "docs/operations.md", "docs/scaling.md", "docs/load-balancing.md", "deploy/haproxy.cfg", "deploy/nginx.conf",
+    "docs/dashboards.md", "dashboards/prometheus/alerts.yml", "docs/runbook.md", "loadtest/README.md",
+}  # fmt: skip
+
+
+def test_the_readme_leads_to_what_one_looks_for() -> None:
+    linked = set(_LINK.findall((REPOSITORY / "README.md").read_text(encoding="utf-8")))
+    assert FOUND_FROM_THE_README - linked == set()
+
+
+def test_the_readme_names_the_packages_that_ci_installs() -> None:
+    line = re.search(r"\(wants Debian's (.+)\)", (REPOSITORY / "README.md").read_text(encoding="utf-8"))
+    packages = re.search(r"^packages=\((.+)\)$", (REPOSITORY / ".ci/run").read_text(), flags=re.MULTILINE)
+    assert line is not None
+    assert packages is not None
+    # These come before: nothing runs without them. And npm comes with a package of its own, or with Node's.
+    assert set(line[1].split(", ")) - {"npm"} == set(packages[1].split()) - {"make", "python3-venv"}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_files_that_are_named_exist(name: str) -> None:
     words = _CODE.findall((REPOSITORY / name).read_text(encoding="utf-8"))

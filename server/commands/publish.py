@@ -1,8 +1,9 @@
 """`stentor publish`: every line of standard input becomes a publication.
 
 Laws: a line is kept until the server is known to have read it, and said again over the next connection if contact is
-lost before; so no line is lost and their order holds, and the last few before a loss may come twice. Memory is
-bounded: standard input is read no faster than the server reads.
+lost before; so no line is lost on the way and their order holds, and the last few before a loss may come twice. What
+a server has read and its broker refuses is lost, for the raw dialect has no answers. Memory is bounded: standard input
+is read no faster than the server reads.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ ABOUT = """\
 Publishes each line of standard input on a channel, until standard input ends:
   vmstat 1 | stentor publish --channel system
 
-When contact is lost it comes back by itself and no line is lost; the last few
-lines before the loss may be published twice."""
+When contact is lost it comes back by itself and no line is lost on the way;
+the last few before the loss may be published twice. What the server reads
+while its Redis is away is lost, if the channel has history."""
 
 _CHUNK: Final = 65536
 _UNCONFIRMED: Final = 1024  # lines under way

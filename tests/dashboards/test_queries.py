@@ -25,8 +25,6 @@ from tests.prometheus import Refused, Series
 WINDOW = "5s"
 WITHIN = 30.0
 
-# Exported and shown nowhere, with the reason.
-EXCUSED = {"stentor_revocations": "it changes when an application revokes a token, and by nothing else"}
 # What one process has nothing of, without a broker and a supervisor; a panel of it says so instead.
 ALONE_WITHOUT = ("stentor_broker_", "stentor_worker_restarts_")
 # What is not Stentor's: made by Prometheus itself.
@@ -192,9 +190,8 @@ def test_every_metric_that_is_named_exists(on: Observatory) -> None:
     assert shown() - exported(on) - FROM_PROMETHEUS == set()
 
 
-def test_every_metric_that_is_exported_is_shown_or_excused(on: Observatory) -> None:
+def test_every_metric_that_is_exported_is_shown(on: Observatory) -> None:
     everything = exported(on)
     histograms = {name.removesuffix("_bucket") for name in everything if name.endswith("_bucket")}
     left_out = {family(name, histograms) for name in everything} - {family(name, histograms) for name in shown()}
-    assert left_out == EXCUSED.keys()
-    assert all(EXCUSED.values())
+    assert left_out == set()

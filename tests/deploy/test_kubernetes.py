@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import pytest
 from server.commands.doctor import examine
 from server.config.sources import load
 from server.doctor.finding import Verdict
-from tests.deploy import DEPLOY, documents, find
+from tests.deploy import DEPLOY, REPOSITORY, documents, find
 from tests.deploy.dockerfile import stages
 from tests.doctor.kernels import MIB, make
+from tests.documents import blocks
 from tests.harness import serve
 
 FOLDER = DEPLOY / "kubernetes"
@@ -100,6 +103,22 @@ def test_prometheus_finds_the_internal_service_and_not_the_other() -> None:
     assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
     assert endpoint["path"] == "/metrics"
     assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "stentor"
+
+
+def test_the_rules_reach_the_operator_of_prometheus_as_they_are(tmp_path: Path) -> None:
+    """The command of docs/operations.md, with a kubectl that keeps what it is given."""
+    page = (REPOSITORY / "docs/operations.md").read_text()
+    [command] = [block.text for block in blocks(page) if block.kind == "sh" and "PrometheusRule" in block.text]
+    given = tmp_path / "given.yml"
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(f"#!/bin/sh\necho --- >>{given}\nexec cat >>{given}\n")
+    kubectl.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["bash", "-ec", command], cwd=REPOSITORY, env={**os.environ, "PATH": path}, timeout=20, check=True)
+    assert [(rules["kind"], rules["metadata"], rules["spec"]) for rules in documents(given)] == [
+        ("PrometheusRule", {"name": f"stentor-{name}"}, *documents(REPOSITORY / f"dashboards/prometheus/{name}.yml"))
+        for name in ("recording", "alerts")
+    ]
 
 
 def test_the_autoscaler_scales_what_is_there_by_what_is_measured() -> None:

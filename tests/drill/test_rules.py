@@ -169,13 +169,13 @@ def test_what_is_recorded_is_read() -> None:
 
 @pytest.fixture(scope="module")
 def scrape(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Metrics]:
-    """One scrape of a server that has everything there is to say something about: TLS, and a broker."""
+    """One scrape of a server that has everything there is to say something about: TLS, a broker, and workers."""
     folder = tmp_path_factory.mktemp("tls")
     key = keyring.ec_key()
     (folder / "chain.pem").write_text(keyring.certificate(key))
     (folder / "key.pem").write_text(keyring.private_pem(key))
     tls = ("--tls-cert", str(folder / "chain.pem"), "--tls-key", str(folder / "key.pem"))
-    with RedisServer() as redis, serve(*tls, "--broker", redis.url) as server:
+    with RedisServer() as redis, serve(*tls, "--broker", redis.url, "--workers", "2") as server:
         yield server.metrics()
 
 
