@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboards.panels import BLUE, GREEN, ORANGE, RED, Row, State, Target, Unit, graph, states, table
+from dashboards.panels import BLUE, GREEN, ORANGE, RED, YELLOW, Row, State, Target, Unit, graph, states, table
 from dashboards.promql import ours, quantile, rate, rate_of_each, series
 
 _PROCESS = "{{instance}} {{worker}}"
@@ -53,9 +53,13 @@ def broker(names: tuple[State, ...]) -> Row:
             graph(
                 "Lost on the way",
                 Unit.MESSAGES_PER_SECOND,
-                (Target(rate("stentor_broker_lost_total"), "lost", RED),),
-                "Publications known to be lost between broker and worker. Normal: 0. Above 0 after a reconnect: what "
-                "was said meanwhile. Above 0 without one: the broker drops.",
+                (
+                    Target(rate("stentor_broker_lost_total"), "lost", RED),
+                    Target(rate("stentor_messages_refused_total"), "refused", YELLOW),
+                ),
+                "Lost: publications known to have been lost between broker and worker; above 0 after a reconnect it is "
+                "what was said meanwhile, without one the broker drops. Refused: what raw clients said and the broker "
+                "did not take, which nothing tells them; others got an error. Normal: 0.",
                 nothing=nothing,
             ).wide(6),
         ),

@@ -24,6 +24,7 @@ COUNTERS = {
     "stentor_connections_rejected_total",
     "stentor_messages_published_total",
     "stentor_messages_received_total",
+    "stentor_messages_refused_total",
     "stentor_bytes_received_total",
     "stentor_messages_offered_total",
     "stentor_messages_sent_total",

@@ -6,6 +6,7 @@ from typing import cast
 
 import pytest
 
+from server.brokers.base import BrokerError
 from server.core.counters import Drop
 from server.core.frames import BINARY, TEXT
 from server.core.hub import CONGESTION_BYTES
@@ -105,6 +106,16 @@ def test_a_congested_channel_reads_no_more_of_its_speaker_until_there_is_room() 
     assert door.asked == ["hold CONGESTED", "release CONGESTED"]
     home.loop.settle()
     assert door.asked == ["hold CONGESTED", "release CONGESTED"]
+
+
+def test_what_the_broker_does_not_take_is_counted_and_the_client_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    home = house()
+    refuse = lambda *asked: asked[-1](BrokerError("away"))  # noqa: E731
+    monkeypatch.setattr(home.node.broker, "publish", refuse)
+    session, door = raw(home)
+    for _ in range(3):
+        session.message(TEXT, b"lost")
+    assert (home.counters.refused, door.asked) == (3, [])
 
 
 def test_a_lagging_client_is_queued_for_and_a_client_that_left_is_not() -> None:

@@ -102,6 +102,11 @@ class StentorCollector(Collector):
         yield published(counters.published)
         for name, help_text, value in (
             ("stentor_messages_received", "Messages from clients.", counters.received),
+            (
+                "stentor_messages_refused",
+                "Publications of raw clients that the broker did not take, which nothing tells them.",
+                counters.refused,
+            ),
             ("stentor_bytes_received", "Payload bytes of messages from clients.", counters.bytes_received),
             ("stentor_messages_offered", "Publications times subscribers at the time.", counters.offered),
             ("stentor_messages_sent", "Deliveries handed to the transport.", counters.sent),

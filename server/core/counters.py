@@ -60,12 +60,14 @@ class Counters:
     __slots__ = (
         "batch_messages", "bytes_received", "bytes_sent", "closed", "delivery_latency", "dropped", "event_loop_lag",
         "fanout_duration", "gc_pause", "handshake_duration", "keepalive_spared", "observed", "offered", "opened",
-        "ping_rtt", "publish_to_write", "published", "received", "rejected", "sent", "slow_disconnects",
+        "ping_rtt", "publish_to_write", "published", "received", "refused", "rejected", "sent", "slow_disconnects",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.published = 0
         self.received = 0
+        # What the broker did not take, of clients whose dialect has no answers.
+        self.refused = 0
         self.bytes_received = 0
         self.offered = 0
         self.sent = 0

@@ -174,7 +174,10 @@ class RawSession:
         self._unanswered -= 1
         if self._unanswered == MOST_UNANSWERED - 1:
             self._connection.reader.release(Hold.UNANSWERED)
-        if isinstance(answer, Published) and not answer.keeps_up:
+        if isinstance(answer, BrokerError):
+            # This dialect has no answers, and whoever listens is not sent away over what he says.
+            self._node.hub.counters.refused += 1
+        elif not answer.keeps_up:
             self._connection.reader.hold()
             self._node.on_relief(self.channel, self._connection.reader.release)
 
