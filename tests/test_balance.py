@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from server.supervisor.balance import EVERY, Balance
 from server.supervisor.worker_link import SILENT_AFTER, State, Unanswered, Worker
 from tests.fakes import Clock
@@ -100,6 +102,14 @@ async def test_what_could_not_be_said_is_said_again() -> None:
     one.answers = True
     await balance.restore()
     assert (one.asked, two.asked) == ([[0.0, 1.0]], [])
+
+
+async def test_that_nobody_answers_is_said_once_until_somebody_does(caplog: pytest.LogCaptureFixture) -> None:
+    balance, (one, _), _ = balanced(100, 0)
+    for one.answers in (False, False, True, False, False):
+        balance._is_set = False
+        await balance.restore()
+    assert caplog.messages == ["new connections are not spread: it is busy"] * 2
 
 
 async def test_one_that_is_browned_out_gets_nothing_new_while_another_is_not() -> None:

@@ -192,6 +192,55 @@ async def test_one_that_hangs_is_killed_but_not_for_a_sleep_of_our_own(town: Tow
     await town.until(lambda: town.crew.is_complete)
 
 
+async def test_of_one_that_hangs_and_takes_its_time_to_die_is_told_once(
+    town: Town, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await town.complete()
+    town.live(2 * LIVED)
+    await town.until(lambda: town.crew._looked_at == town.clock.now)
+    victim, worker = town.process(0), town.crew.workers[0]
+    kills: list[str] = []
+    monkeypatch.setattr(victim, "kill", lambda: kills.append("kill"))
+    worker.heard_at = town.clock.now - 8.0
+    await town.until(lambda: kills)
+    await asyncio.sleep(0.05)
+    victim.end(-9)
+    await town.until(lambda: town.crew.restarts == 1)
+    assert kills == ["kill"]
+    assert caplog.messages == [
+        "worker 0 has been silent for 8.0 s: killed",
+        "worker 0 ended with -9, 2.0 s after it listened; replaced in 0.00 s",
+    ]
+
+
+async def test_of_one_that_stood_by_it_is_not_said_that_it_listened(
+    town: Town, caplog: pytest.LogCaptureFixture
+) -> None:
+    await town.complete()
+    spare = town.spare
+    assert spare is not None
+    spare.process.kill()
+    await town.until(lambda: town.spare is not spare)
+    assert caplog.messages == ["the worker that stands by ended with -9, before it listened; replaced in 0.00 s"]
+
+
+async def test_while_all_drain_nobody_is_asked_to_spread_connections(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await town.complete()
+    monkeypatch.setattr(crew_module, "_signal", lambda worker, number: None)
+    stopped = asyncio.create_task(town.crew.stop())
+    await town.until(lambda: town.crew.is_stopping)
+    asked = [list(process.asked) for process in town.started]
+    town.live(10.0)
+    await asyncio.sleep(0.05)
+    assert [process.asked for process in town.started] == asked
+    for index in (0, 1):
+        town.process(index).end(0)
+    town.live(10.0)
+    await stopped
+
+
 async def test_replaced_on_purpose_the_old_one_goes_after_the_new_one_listens(town: Town) -> None:
     await town.complete()
     old = [town.process(0), town.process(1)]

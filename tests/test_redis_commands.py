@@ -290,4 +290,44 @@ def test_a_redis_that_takes_nothing_is_away(text: str) -> None:
     desk.wire.say(f"-{text}\r\n".encode())
     assert desk.answers == [("A", AWAY)]
     assert desk.wire.is_aborted
-    assert desk.failures == ["it is not the Redis to write to"]
+    assert desk.failures == [f"it is not the Redis to write to: {text}"]
+    assert not desk.commands.is_up
+
+
+def test_what_many_are_answered_is_said_once() -> None:
+    desk = Desk()
+    desk.ask("A", "B", "C")
+    desk.loop.settle()
+    desk.wire.say(b"-READONLY no\r\n" * 2)
+    desk.ask("D")
+    assert desk.answers == [("A", AWAY), ("B", AWAY), ("D", AWAY)]
+    assert desk.failures == ["it is not the Redis to write to: READONLY no"]
+    desk.commands.down()
+    assert desk.answers[3:] == [("C", AWAY)]
+
+
+def test_a_redis_that_takes_the_forgotten_scripts_no_more_is_left() -> None:
+    desk = Desk()
+    desk.ask("A")
+    desk.wire.say(b"-NOSCRIPT\r\n")
+    assert desk.wire.writes[1:] == [LOAD + said("A")]
+    desk.wire.say(b"-NOPERM no\r\n-NOSCRIPT\r\n")
+    assert desk.wire.is_aborted
+    assert desk.failures == ["it has forgotten its scripts, and takes them no more: NOPERM no"]
+    assert len(desk.wire.writes) == 2
+    desk.commands.down()
+    assert desk.answers == [("A", AWAY)]
+
+
+def test_what_comes_upon_a_forgotten_script_again_and_again_is_answered_in_time() -> None:
+    desk = Desk()
+    desk.ask("A")
+    for _ in range(20):
+        desk.wire.say(b"-NOSCRIPT\r\n")
+        desk.clock.advance(0.1)
+        desk.commands.tick(desk.clock())
+        if desk.wire.is_aborted:
+            break
+        desk.wire.say(b"+OK\r\n")
+    assert desk.answers == [("A", AWAY)]
+    assert desk.failures == ["no answer in time"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from server.brokers.redis import Address, parse
-from server.brokers.redis.connection import Connection, Reply
+from server.brokers.redis.connection import Connection, Reply, connect, credentials
 from server.brokers.redis.link import Backoff, Link
 from tests.redis_nodes import KEPT, node, until
 from tests.redis_server import RedisServer, free_port
@@ -81,6 +81,17 @@ async def test_it_opens_and_comes_back_until_it_is_stopped(redis: RedisServer) -
     await kept.link.stop()
     assert kept.told == [[b"hello"], "down"] * 4
     assert kept.link.reconnects == 3
+
+
+async def test_a_user_without_a_password_is_that_user(redis: RedisServer) -> None:
+    redis.ask("ACL", "SETUSER", "ann", "on", "nopass", "+@all")
+    address = parse(f"redis://ann@127.0.0.1:{redis.port}")[0]
+    connection = await connect(address, lambda: None, patience=2.0)
+    try:
+        assert (await connection.open([*credentials(address), ("ACL", "WHOAMI")]))[-1] == b"ann"
+    finally:
+        connection.abort()
+        await connection.ended
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from server.brokers.base import NOTHING, PLAIN, BrokerError, Terms
 from server.core.publication import Publication
 from tests.redis_cluster import RedisCluster
 from tests.redis_nodes import KEPT, RedisNode, node, until
-from tests.redis_server import RedisServer, Wire
+from tests.redis_server import RedisServer, Wire, free_port
 
 KEYED = Terms(NOTHING, "key")
 
@@ -248,3 +248,29 @@ async def test_each_primary_of_a_cluster_is_looked_at_by_itself(caplog: pytest.L
     lines = said(caplog)
     assert sum("it refuses what is written: OOM" in line for line in lines) == 2
     assert lines.count("it takes again what is written") == 2
+
+
+async def test_a_redis_that_has_become_a_replica_is_said_to_be_one_once(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with node(redis.url) as a:
+        await a.subscribe("news")
+        redis.ask("REPLICAOF", "127.0.0.1", str(free_port()))
+        assert isinstance(await a.try_to(a.broker.publish, "news", Publication(b"kept"), KEPT), BrokerError)
+        opened = redis.ask("INFO", "stats")["total_connections_received"]
+        await until(lambda: redis.ask("INFO", "stats")["total_connections_received"] > opened + 20)
+        assert not a.broker.is_up
+        assert a.broker.trouble.endswith("it refuses us: READONLY it is a replica")
+        redis.ask("REPLICAOF", "NO", "ONE")
+        await until(lambda: a.broker.is_up)
+        await a.publish("news", b"after", KEPT)
+    [left, refused, back] = said(caplog)
+    assert left.startswith("it is not the Redis to write to: READONLY")
+    assert (refused, back) == ("it refuses us: READONLY it is a replica", "connected again")
+
+
+async def test_a_replica_that_takes_writes_is_taken(redis: RedisServer) -> None:
+    redis.ask("CONFIG", "SET", "replica-read-only", "no")
+    redis.ask("REPLICAOF", "127.0.0.1", str(free_port()))
+    async with node(redis.url) as a:
+        await until(lambda: a.broker.is_up)

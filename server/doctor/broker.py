@@ -97,6 +97,9 @@ async def _redis(address: Address, processes: int) -> AsyncIterator[Finding]:
     if info.get("cluster_enabled") == "1" and not address.in_cluster:
         advice = "It is a node of a Redis Cluster, and has some channels only: name it as redis+cluster://."
         yield Finding("redis cluster", str(address), Verdict.WARNING, advice)
+    if not address.in_cluster and info.get("role") == "slave" and info.get("slave_read_only") == "1":
+        advice = "It is a replica, and takes no writes: name the primary, or what leads there."
+        yield Finding("redis role", str(address), Verdict.BAD, advice)
     yield places(info, processes)
     yield eviction(info)
     try:

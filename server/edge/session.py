@@ -95,12 +95,13 @@ class Session(Protocol):
 class RawSession:
     """A client on one channel: what it says goes to all of them, itself included.
 
+    So what it says before it is on the channel waits for that, and it is read from no more meanwhile.
     Who has a `user` can be found in the registry, as the clients of the other dialect can.
     """
 
     __slots__ = (
-        "_connection", "_has_left", "_node", "_service", "_token", "_unanswered", "channel", "client", "outbox",
-        "subscription", "user",
+        "_connection", "_early", "_has_left", "_node", "_service", "_token", "_unanswered", "channel", "client",
+        "outbox", "subscription", "user",
     )  # fmt: skip
 
     dialect = "raw"
@@ -120,6 +121,7 @@ class RawSession:
         self._connection = connection
         self._has_left = False
         self._unanswered = 0
+        self._early: list[Publication] | None = []  # until it is known whether it is on its channel
         if user:
             service.registry.enter(self)
 
@@ -133,9 +135,10 @@ class RawSession:
             self._connection.fail(Close.BAD_DATA, "text is not UTF-8")
         else:
             publication = Publication(bytes(payload), is_binary=opcode != TEXT)
-            self._unanswered += 1
-            self._node.publish(self.channel, publication, self._published)
-            if self._unanswered >= MOST_UNANSWERED:
+            if self._early is None:
+                self._publish(publication)
+            else:
+                self._early.append(publication)
                 self._connection.reader.hold(Hold.UNANSWERED)
 
     def farewell(self, code: int, reason: str) -> tuple[int, str]:
@@ -151,6 +154,7 @@ class RawSession:
 
     def finish(self) -> None:
         self._has_left = True
+        self._publish_early()
         if self.subscription is not None:
             self._node.leave(self.subscription)
         if self.user:
@@ -160,8 +164,23 @@ class RawSession:
         self.finish()
         self.outbox.discard(Drop.DISCONNECTED)
 
+    def _publish(self, publication: Publication) -> None:
+        self._unanswered += 1
+        self._node.publish(self.channel, publication, self._published)
+        if self._unanswered >= MOST_UNANSWERED:
+            self._connection.reader.hold(Hold.UNANSWERED)
+
+    def _publish_early(self) -> None:
+        """Publish what was said before it was known whether this is on its channel. Idempotent."""
+        early, self._early = self._early, None
+        for publication in early or ():
+            self._publish(publication)
+        if early and self._unanswered < MOST_UNANSWERED:
+            self._connection.reader.release(Hold.UNANSWERED)
+
     def _seated(self, answer: Seat | BrokerError | Unrecovered) -> None:
         if not isinstance(answer, Seat):
+            self._publish_early()
             self._connection.close(Close.RESTART, "the broker is away")
         elif self._has_left:
             self._node.leave(answer.subscription)
@@ -169,6 +188,7 @@ class RawSession:
             self.subscription = answer.subscription
             if self._connection.paused:
                 self.subscription.pause()
+            self._publish_early()
 
     def _published(self, answer: Published | BrokerError) -> None:
         self._unanswered -= 1

@@ -30,6 +30,7 @@ class Balance:
         self._order = spread.Order()
         self._parts: Sequence[float] | None = None
         self._is_set = True
+        self._is_unheard = False  # the last time it was said, nobody answered
         self._at = clock() + EVERY
 
     @property
@@ -93,4 +94,8 @@ class Balance:
             await whose.ask("spread", parts, within=1.0)
         except Unanswered as fault:
             self._is_set = False
-            log.warning("new connections are not spread: %s", fault)
+            if not self._is_unheard:
+                log.warning("new connections are not spread: %s", fault)
+            self._is_unheard = True
+        else:
+            self._is_unheard = False

@@ -296,7 +296,7 @@ class Crew:
                 self.look()
             except Exception:  # nobody else would look after them
                 log.exception("a look at the workers failed")
-            if self._balance.is_due:
+            if self._balance.is_due and not self.is_stopping:
                 self._run(self._balance.restore())
             await asyncio.sleep(WATCH)
 
@@ -310,15 +310,16 @@ class Crew:
                 worker.heard_at += asleep
             if not worker.process.is_alive():
                 self._bury(worker, now)
-            elif worker.is_hung(now):
+            elif worker.is_hung(now) and not worker.was_killed:
                 log.error("%s has been silent for %.1f s: killed", worker, now - worker.heard_at)
+                worker.was_killed = True
                 worker.process.kill()
         if not self.is_stopping:
             self._fill(now)
 
     def _bury(self, worker: Worker, now: float) -> None:
         is_sudden = worker not in self.retiring and worker is not self._outdated and not self.is_stopping
-        lived = now - worker.ready_at if worker.state is State.READY else 0.0
+        lived = now - worker.ready_at if worker.state is State.READY else None
         self._vacate(worker)
         self.retiring.discard(worker)
         self._balance.leave(worker)
@@ -331,15 +332,17 @@ class Crew:
         if is_sudden:
             self._note_failure(worker, lived, now)
 
-    def _note_failure(self, worker: Worker, lived: float, now: float) -> None:
-        failures = self._failures[worker.index] = self._failures.get(worker.index, 0) + 1 if lived < LIVED else 0
+    def _note_failure(self, worker: Worker, lived: float | None, now: float) -> None:
+        is_broken = lived is None or lived < LIVED
+        failures = self._failures[worker.index] = self._failures.get(worker.index, 0) + 1 if is_broken else 0
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures - 2, 16)) if failures > 1 else 0.0
         self._due[worker.index] = now + pause
         if worker.index != STANDING_BY:
             self.restarts_of[worker.index] += 1
         if not self._fault:
             code = worker.process.exitcode
-            log.error("%s ended with %s, %.1f s after it listened; replaced in %.2f s", worker, code, lived, pause)
+            when = f"{lived:.1f} s after it listened" if lived is not None else "before it listened"
+            log.error("%s ended with %s, %s; replaced in %.2f s", worker, code, when, pause)
 
     def _vacate(self, worker: Worker) -> None:
         """Free the place of a worker that is to go, or has gone."""

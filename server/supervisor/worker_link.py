@@ -52,6 +52,7 @@ class Worker:
         self.link: Link | None = None
         self.is_up = False  # it has said hello
         self.has_said_goodbye = False  # it has nothing to do any more
+        self.was_killed = False  # because it hung
         self.ready_at = now
         self.connections = 0
         self.brownout = 0

@@ -194,6 +194,15 @@ async def test_a_redis_as_it_comes() -> None:
     assert found["redis output limit"].value == "pubsub: 32 MiB, or 8 MiB for 60 s"
 
 
+async def test_a_redis_that_takes_no_writes() -> None:
+    with RedisServer() as redis:
+        redis.ask("REPLICAOF", "127.0.0.1", "1")
+        found = await look(redis.url)
+        redis.ask("CONFIG", "SET", "replica-read-only", "no")
+        assert "redis role" not in await look(redis.url)
+    assert [name for name, finding in found.items() if finding.verdict == Verdict.BAD] == ["redis role"]
+
+
 async def test_a_redis_that_would_cut_us_off() -> None:
     options = ("--client-output-buffer-limit", "pubsub 1mb 512kb 10", "--maxclients", "20")
     with RedisServer(*options, "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru") as redis:

@@ -95,6 +95,8 @@ def _seeds(url: str) -> tuple[Address, ...]:
     split = re.search(r"[/?#]", rest)
     netloc, tail = (rest[: split.start()], rest[split.start() :]) if split else (rest, "")
     user, at, hosts = netloc.rpartition("@")
+    if "," in hosts and not all(hosts.split(",")):
+        raise AddressError("between and after the commas there must be hosts")
     seeds = tuple(replace(_address(f"{scheme}://{user}{at}{host}{tail}"), in_cluster=True) for host in hosts.split(","))
     if any(seed.db for seed in seeds):
         raise AddressError("a cluster has no databases but 0")
@@ -106,7 +108,9 @@ def _address(url: str) -> Address:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise AddressError("not a URL, or its port is not a number up to 65535") from None
+        raise AddressError(
+            "not a URL, or its port is not a number up to 65535; in a password / ? # [ ] are %2F %3F %23 %5B %5D"
+        ) from None
     if parts.scheme not in _SCHEMES:
         raise AddressError(
             "a Redis is at redis://host:port/db, rediss://host:port/db, unix:///path or redis+cluster://…"

@@ -178,8 +178,8 @@ class Commands:
         out = [request.packed for request in self._queued]
         if self._again:
             out = [self._load, *(request.packed for request in self._again), *out]
-            now = self._clock()
-            self._written.extend(_Request(b"", _ignore, now) for _ in range(self._loads))
+            since = self._again[0].since  # whatever becomes of the scripts, it is answered within the patience
+            self._written.extend(_Request(b"", self._loaded, since) for _ in range(self._loads))
             self._written.extend(self._again)
             self._again = []
         self._written.extend(self._queued)
@@ -213,17 +213,22 @@ class Commands:
             if text.startswith(("MOVED ", "ASK ", "TRYAGAIN")):
                 reply = Redirect(text)
             elif text.startswith(("READONLY", "MASTERDOWN", "LOADING", "CLUSTERDOWN")):
-                self._give_up("it is not the Redis to write to")
+                self._give_up(f"it is not the Redis to write to: {text}")
                 reply = AWAY
             else:
                 reply = Refusal(text)
         self._bytes -= len(request.packed)
         _tell(request.done, reply)
 
+    def _loaded(self, answer: Reply | BrokerError) -> None:
+        if isinstance(answer, Refusal):
+            self._give_up(f"it has forgotten its scripts, and takes them no more: {answer}")
+
     def _give_up(self, why: str) -> None:
-        if self._connection is not None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
             self._fail(why)
-            self._connection.abort()
+            connection.abort()
 
 
 def _tell(done: Answer, answer: Reply | BrokerError) -> None:
@@ -234,4 +239,4 @@ def _tell(done: Answer, answer: Reply | BrokerError) -> None:
 
 
 def _ignore(answer: object) -> None:
-    """Loading a script says nothing that the next command does not say."""
+    """What ASKING is answered says nothing that the next answer does not say."""

@@ -174,7 +174,7 @@ async def connect(address: Address, lost: Callable[[], None], patience: float) -
 def credentials(address: Address) -> list[Command]:
     """Return the commands that every connection begins with."""
     commands: list[Command] = []
-    if address.password:
+    if address.user or address.password:
         commands.append(("AUTH", *((address.user,) if address.user else ()), address.password))
     if address.db:
         commands.append(("SELECT", address.db))

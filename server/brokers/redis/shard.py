@@ -20,7 +20,7 @@ from server.brokers.base import BrokerError, Ear
 from server.brokers.redis import scripts
 from server.brokers.redis.address import Address
 from server.brokers.redis.commands import Commands, Refusal
-from server.brokers.redis.connection import Command, Connection, Reply
+from server.brokers.redis.connection import Command, Connection, Refused, Reply
 from server.brokers.redis.link import Backoff, Link
 from server.brokers.redis.message import Kind, Malformed, decode
 from server.brokers.redis.publisher import Publisher
@@ -267,12 +267,14 @@ class Shard:
     def _opening(self) -> list[Command]:
         loads: list[Command] = [("SCRIPT", "LOAD", script.source) for script in self.scripts.all]
         if self._cluster is None:
-            return [*loads, ("INFO", "server")]
+            return [*loads, ("INFO", "replication"), ("INFO", "server")]
         # Refused where there is no such slot, or the cluster is down: then it is no use to be connected.
         checks: list[Command] = [("EXISTS", self.publisher.probe_name)] if self._slots else []
         return [*loads, *checks, ("INFO", "replication")]
 
     def _commands_up(self, connection: Connection, replies: list[Reply]) -> None:
+        if self._cluster is None and _is_read_only(replies[-2]):
+            raise Refused("READONLY it is a replica")
         self.lineage = _incarnation(replies[-1])
         self.commands.up(connection)
         self._command_link.confirm()
@@ -323,6 +325,11 @@ def _incarnation(info: bytes) -> bytes:
         if name in (b"run_id", b"master_replid"):
             return value[:8]
     return b""
+
+
+def _is_read_only(info: bytes) -> bool:
+    """Tell by what Redis says of its replication if it takes no writes, because it is a replica."""
+    return {b"role:slave", b"slave_read_only:1"} <= set(info.split(b"\r\n"))
 
 
 def _ignore(answer: object) -> None:
