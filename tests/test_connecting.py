@@ -17,7 +17,7 @@ from server.edge.credentials import StaticTokens
 from server.edge.signatures import MAX_TOKEN
 from server.node.namespaces import ChannelOptions
 from tests import wire
-from tests.forgeries import FUTURE, expired_hmac, forged_hmac, signed
+from tests.forgeries import FUTURE, early_hmac, expired_hmac, forged_hmac, signed
 from tests.speaker import (
     DENIED,
     EXPIRED,
@@ -36,7 +36,7 @@ from tests.speaker import (
 CLAIMS: Final = {"sub": "ann", "exp": FUTURE}
 INVALID: Final = (3500, "invalid token")
 FORGED: Final = forged_hmac(CLAIMS, MAX_TOKEN)
-OLD: Final = expired_hmac(CLAIMS)
+OLD: Final = expired_hmac(CLAIMS) | early_hmac(CLAIMS)
 # No command can say what is no text, or more than a frame holds.
 UTTERABLE: Final = {
     name: token for name, token in FORGED.items() if token and "\ud800" not in token and len(token) < 60_000
@@ -196,7 +196,7 @@ def test_the_channels_of_its_token_and_its_own() -> None:
 
 
 def test_what_it_missed_there_is_in_the_connect_reply() -> None:
-    home = jwt_house(options=ChannelOptions(retention=Retention(10, 300.0)))
+    home = jwt_house(options=ChannelOptions(subscribe=False, retention=Retention(10, 300.0)))
     token = signed(CLAIMS | {"channels": ["news"]})
     ann = connected(home, token=token)
     for number in (b"1", b"2", b"3"):
@@ -222,6 +222,37 @@ def test_what_it_missed_there_is_in_the_connect_reply() -> None:
     assert result(line)["subs"]["news"] == {
         "recoverable": True, "epoch": "EPOCH", "offset": 3, "positioned": True, "was_recovering": True,
     }  # fmt: skip
+
+
+def test_where_the_server_has_put_it_it_comes_back_to_by_itself_if_that_is_open_to_it() -> None:
+    """What the server API did is in no token: only the client remembers."""
+    home = jwt_house(
+        personal_channels=True,
+        options=ChannelOptions(retention=Retention(10, 300.0)),
+        namespaces={"shut": ChannelOptions(subscribe=False), "users": ChannelOptions(anonymous=False)},
+    )
+    token = signed(CLAIMS)
+    ann = connected(home, token=token)
+    for channel in ("news", "shut:a", "users:a"):
+        assert ann.session.enter(channel) is None
+    ann.goes()
+    home.node.publish("news", Publication(b"1"), lambda done: None)
+    was_on = ("news", "shut:a", "users:a", "#bob", "two words", "", "x" * 129)
+    subs = {channel: {"recover": True, "epoch": "EPOCH"} for channel in was_on}
+    (line,) = Speaker(home).asks(connect(token, subs=subs))
+    back = result(line)["subs"]
+    assert list(back) == ["#ann", "news", "users:a"]
+    assert back["news"]["recovered"]
+    assert back["news"]["publications"] == [{"data": 1, "offset": 1}]
+    (line,) = Speaker(home, "NOBODY").asks(connect(signed({"exp": FUTURE}), subs=subs))
+    assert list(result(line)["subs"]) == ["news"]
+
+
+def test_it_comes_back_to_no_more_channels_than_it_may_have() -> None:
+    home = jwt_house(max_channels=2)
+    token = signed(CLAIMS | {"channels": ["a"]})
+    (line,) = Speaker(home).asks(connect(token, subs={"b": {}, "c": {}}))
+    assert list(result(line)["subs"]) == ["a", "b"], "what its token names goes before"
 
 
 def test_what_all_channels_missed_together_is_no_more_than_may_wait_for_a_client() -> None:

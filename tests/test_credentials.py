@@ -38,6 +38,7 @@ from tests.forgeries import (
     RSA_KEY,
     RSA_PUBLIC,
     SECRET,
+    early_hmac,
     expired_hmac,
     forged_ec,
     forged_hmac,
@@ -48,6 +49,7 @@ from tests.keyring import forge, public_pem
 
 NEEDED: Final = "A token is needed."
 BAD: Final = "The token is not valid."
+EARLY: Final = "The token is not good yet."
 OVER: Final = "The token has expired."
 
 Check = Callable[[str], object]
@@ -106,8 +108,8 @@ def refusal(check: Callable[[Any], object], token: str | None) -> str:
     """Have a token refused; return the sentence. Any other exception fails the test."""
     with pytest.raises(Refused) as refused:
         check(token)
-    assert refused.value.args in {(NEEDED,), (BAD,), (OVER,)}, "nothing of the token is in the error"
-    assert (type(refused.value) is Expired) is (refused.value.args == (OVER,))
+    assert refused.value.args in {(NEEDED,), (BAD,), (OVER,), (EARLY,)}, "nothing of the token is in the error"
+    assert (type(refused.value) is Expired) is (refused.value.args in {(OVER,), (EARLY,)})
     assert refused.value.__cause__ is None
     assert refused.value.__suppress_context__ or refused.value.__context__ is None, "no traceback quotes the token"
     return str(refused.value)
@@ -219,18 +221,24 @@ def test_what_was_good_once_has_expired(kind: Kind, token: str) -> None:
     assert refusal(hmac_check(kind), token) == OVER
 
 
+@each(early_hmac)
+def test_what_will_be_good_is_not_called_bad(kind: Kind, token: str) -> None:
+    assert refusal(hmac_check(kind), token) == EARLY
+
+
 @of_both_kinds
 @pytest.mark.parametrize(
     "claims",
-    [{"iss": "them"}, {"aud": "others"}, {"nbf": FUTURE}, {"iat": FUTURE}, {"b64info": 1}, {"sub": 7}, {"exp": "1"}],
+    [{"iss": "them"}, {"aud": "others"}, {"b64info": 1}, {"sub": 7}, {"exp": "1"}],
     ids=str,
 )
 def test_only_what_is_good_otherwise_is_called_expired(kind: Kind, claims: dict[str, Any]) -> None:
     check = hmac_check(kind, audience="stentor", issuer="us")
-    past = kind.claims | {"aud": "stentor", "iss": "us", "exp": 1}
-    assert refusal(check, signed(past)) == OVER
-    assert refusal(check, forge(HS, past | claims, SECRET)) == BAD
-    assert refusal(check, signed(past, SECRET[::-1])) == BAD
+    good = kind.claims | {"aud": "stentor", "iss": "us"}
+    for time_, said in (({"exp": 1}, OVER), ({"nbf": FUTURE}, EARLY), ({"iat": FUTURE}, EARLY)):
+        assert refusal(check, signed(good | time_)) == said
+        assert refusal(check, forge(HS, good | time_ | claims, SECRET)) == BAD
+        assert refusal(check, signed(good | time_, SECRET[::-1])) == BAD
 
 
 @of_both_kinds

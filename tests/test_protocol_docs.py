@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
@@ -14,7 +15,8 @@ import yaml
 
 from server import __version__
 from server.config import OPTIONS
-from server.dialects.centrifuge import codes
+from server.core.publication import ClientInfo, Publication
+from server.dialects.centrifuge import codes, json_codec
 from server.dialects.centrifuge.json_commands import _BODIES as COMMANDS
 from tests import documents
 from tests.backend import Client, api_of, serving
@@ -229,6 +231,19 @@ async def test_every_message_that_was_tried_is_like_one_of_the_schemas(mark: str
     tried = [message for direction, message in await written() if direction == mark]
     assert len(tried) > 30
     assert [each for each in tried if sum(validator.is_valid(each) for validator in validators) != 1] == []
+
+
+@pytest.mark.parametrize("delta", [False, True])
+def test_a_publication_with_all_that_one_may_have_is_like_its_schema(delta: bool) -> None:
+    """The examples are of a house without a date."""
+    who = ClientInfo("ann", "8a1f6c1e", b'{"name":"Ann"}', b'{"seat":1}')
+    publication = Publication(
+        b'{"n":1}', offset=7, info=who, tags={"lang": "en"}, published_at=1700000000000, is_json=True
+    )
+    encode = partial(json_codec.encode_delta_publication, delta=b"1") if delta else json_codec.encode_publication
+    told = json.loads(encode("chat", publication))
+    assert told["push"]["pub"].keys() == {"data", "offset", "info", "tags", "time", *(("delta",) if delta else ())}
+    jsonschema.validate(told, payload_schema("publicationPush"), cls=jsonschema.Draft7Validator)
 
 
 def test_every_message_is_sent_or_received() -> None:

@@ -9,7 +9,7 @@ import pytest
 from server.node.namespaces import ChannelOptions
 from tests.forgeries import FUTURE, signed
 from tests.house import House
-from tests.speaker import BAD, DENIED, EXPIRED, connected, error, jwt_house, published, quiet, soon
+from tests.speaker import BAD, DENIED, connected, error, jwt_house, published, quiet, soon
 
 Claims = dict[str, Any]
 
@@ -47,8 +47,9 @@ def test_a_refresh_prolongs_it() -> None:
         ("", INVALID),
         # An SDK that gets an error gives up; this one makes it come back with a new one.
         (signed(ANN | {"exp": 1}), (3005, "connection expired")),
+        (signed(ANN | {"nbf": FUTURE}), (3005, "connection expired")),
     ],
-    ids=["another user", "forged", "for a subscription", "none", "expired"],
+    ids=["another user", "forged", "for a subscription", "none", "expired", "early"],
 )
 def test_a_refresh_with_a_bad_token_ends_it(token: str, end: tuple[int, str]) -> None:
     ann = connected(jwt_house(), token=signed(ANN))
@@ -197,14 +198,35 @@ def test_a_subscription_that_is_prolonged_for_ever() -> None:
     assert not home.service.expiring
 
 
-@pytest.mark.parametrize(("token", "fault"), [(signed(CLAIMS | {"exp": 1}), EXPIRED), ("", BAD)], ids=["old", "none"])
-def test_an_old_token_and_none_refresh_nothing(token: str, fault: tuple[int, str]) -> None:
+def test_no_token_refreshes_nothing() -> None:
     home = jwt_house()
     ann = connected(home, token=signed({"sub": "ann", "exp": FUTURE}))
     ann.subscribes("shut", token=signed(CLAIMS | {"exp": soon(home, 100)}))
-    assert ann.asks(f'{{"id":3,"sub_refresh":{{"channel":"shut","token":"{token}"}}}}') == [error(3, *fault)]
+    assert ann.asks('{"id":3,"sub_refresh":{"channel":"shut","token":""}}') == [error(3, *BAD)]
     (deadline,) = home.service.expiring.values()
     assert deadline == pytest.approx(home.clock() + 125, abs=1.1)
+
+
+def test_with_an_old_token_a_subscription_ends_when_it_was_to_end() -> None:
+    """An error would be for good: the SDKs of JavaScript and Python give the channel up."""
+    home = jwt_house()
+    ann = connected(home, token=signed({"sub": "ann", "exp": FUTURE}))
+    ann.subscribes("shut", token=signed(CLAIMS | {"exp": soon(home, 100)}))
+    old = f'{{"id":3,"sub_refresh":{{"channel":"shut","token":"{signed(CLAIMS | {"exp": 1})}"}}}}'
+    home.clock.advance(90.0)
+    assert ann.asks(old) == ['{"id":3,"sub_refresh":{"expires":true,"ttl":10}}'], "so that it asks again then"
+    home.clock.advance(20.0)
+    assert ann.asks(old) == ['{"id":3,"sub_refresh":{"expires":true,"ttl":1}}']
+    home.clock.advance(16.0)
+    home.service.tick()
+    assert ann.hears() == ['{"push":{"channel":"shut","unsubscribe":{"code":2501,"reason":"subscription expired"}}}']
+
+
+def test_an_old_token_ends_no_subscription_that_lasts_for_ever() -> None:
+    ann = connected(jwt_house(), token=signed(ANN))
+    ann.subscribes("open")
+    token = signed(CLAIMS | {"channel": "open", "exp": 1})
+    assert ann.asks(f'{{"id":3,"sub_refresh":{{"channel":"open","token":"{token}"}}}}') == ['{"id":3,"sub_refresh":{}}']
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which session a client gets, by its path and its subprotocol."""
+"""Which session a client gets, by its address and its subprotocol."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from server.dialects.centrifuge import json_codec, protobuf_codec
 from server.edge.centrifuge.session import CentrifugeSession
 from server.edge.session import EchoSession, RawSession
+from tests import wire
 from tests.house import house
 
 PROTOCOL = "Sec-WebSocket-Protocol: "
@@ -23,7 +24,18 @@ PROTOCOL = "Sec-WebSocket-Protocol: "
         ("/connection/websocket", (PROTOCOL + "centrifuge-json",), CentrifugeSession, json_codec),
         ("/connection/websocket", (PROTOCOL + "centrifuge-protobuf",), CentrifugeSession, protobuf_codec),
         ("/connection/websocket", (PROTOCOL + "a, centrifuge-protobuf",), CentrifugeSession, protobuf_codec),
+        ("/connection/websocket", (PROTOCOL + "centrifuge-protobuf, centrifuge-json",), CentrifugeSession, json_codec),
+        ("/connection/websocket?cf_protocol=protobuf", (), CentrifugeSession, protobuf_codec),
+        ("/connection/websocket?a=b&format=protobuf", (PROTOCOL + "a",), CentrifugeSession, protobuf_codec),
+        (
+            "/connection/websocket?cf_protocol=protobuf",
+            (PROTOCOL + "centrifuge-protobuf",),
+            CentrifugeSession,
+            protobuf_codec,
+        ),
+        ("/connection/websocket?cf_protocol=json&x=format=protobuf", (), CentrifugeSession, json_codec),
         ("/ws", (PROTOCOL + "centrifuge-protobuf",), RawSession, None),
+        ("/ws?cf_protocol=protobuf", (PROTOCOL + "centrifuge-json",), RawSession, None),
     ],
 )
 def test_the_session_of_a_request(path: str, fields: tuple[str, ...], kind: type, codec: object) -> None:
@@ -36,3 +48,20 @@ def test_the_session_of_a_request(path: str, fields: tuple[str, ...], kind: type
     assert sum(home.listener.open_by_dialect.values()) == 1
     transport.lose()
     assert sum(home.listener.open_by_dialect.values()) == 0
+
+
+@pytest.mark.parametrize(
+    ("offered", "taken"),
+    [
+        ("centrifuge-json", "centrifuge-json"),
+        ("centrifuge-protobuf", "centrifuge-protobuf"),
+        ("a, centrifuge-json", "centrifuge-json"),
+        ("a", None),
+    ],
+)
+def test_what_it_offers_is_taken_by_name_or_it_would_hang_up(offered: str, taken: str | None) -> None:
+    connection, transport = house().accept()
+    connection.data_received(wire.request("/connection/websocket", PROTOCOL + offered))
+    answer = wire.answer(transport.take())
+    assert answer.status == 101
+    assert answer.fields.get("sec-websocket-protocol") == taken

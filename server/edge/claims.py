@@ -27,6 +27,9 @@ from server.dialects.centrifuge.data import is_json, without_newlines
 
 Claims = Mapping[str, Any]
 
+# Seconds by which the clock of whoever signs may be ahead of ours: RFC 7519, section 4.1.5.
+CLOCK_SKEW: Final = 5.0
+
 # No clock counts further: seconds in 64 bits. It also keeps out what is no number, and numbers that no float holds.
 _LATEST: Final = 2.0**64
 
@@ -147,6 +150,11 @@ def read_token(claims: Claims, channel: str = "") -> Token:
 def is_over(claims: Claims, now: float) -> bool:
     """Tell if the token has expired at `now` (Unix time), or what it allows has. Raises WrongClaim."""
     return any(end is not None and end <= now for end in (date(claims, "exp"), _ends(claims)))
+
+
+def is_early(claims: Claims, now: float) -> bool:
+    """Tell if at `now` (Unix time) the token is not good yet, or is not even made. Raises WrongClaim."""
+    return any(begin is not None and begin > now + CLOCK_SKEW for begin in (date(claims, "nbf"), date(claims, "iat")))
 
 
 def date(claims: Claims, name: str) -> float | None:

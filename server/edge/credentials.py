@@ -1,8 +1,8 @@
 """Who a client is, and what it may subscribe to: static tokens or JSON Web Tokens, checked before anything is done.
 
 Laws: a static token is compared as bytes, in constant time. A JSON Web Token is verified (`signatures`), then read
-(`claims`), then it must not be revoked; its time is looked at last: only what is good otherwise is called expired. A
-token is never in a log, a metric or an error. What is refused is refused in one of three sentences.
+(`claims`), then it must not be revoked; its time is looked at last: only what is good otherwise is called expired, or
+early. A token is never in a log, a metric or an error. What is refused is refused in one of four sentences.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from server.edge.claims import (
     Overrides,
     ServerSubscription,
     WrongClaim,
+    is_early,
     is_over,
     read_grant,
     read_identity,
@@ -55,7 +56,7 @@ class Refused(Exception):
 
 
 class Expired(Refused):
-    """The credentials were good, and have expired: the client should get new ones."""
+    """The credentials were good once, or will be: the client should get new ones."""
 
 
 class Foreign(Refused):
@@ -182,5 +183,9 @@ def _check_revoked(token: Token | None, is_revoked: Callable[[Token], bool]) -> 
 
 
 def _check_time(claims: Mapping[str, Any]) -> None:
-    if is_over(claims, time.time()):
+    now = time.time()
+    if is_over(claims, now):
         raise Expired("The token has expired.")
+    if is_early(claims, now):
+        # A clock that is ahead of ours, most likely: it is no forgery, and a client that tries again will come in.
+        raise Expired("The token is not good yet.")

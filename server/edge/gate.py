@@ -29,7 +29,10 @@ Fields = tuple[tuple[str, str], ...]
 
 DEFAULT_CHANNEL: Final = "main"
 CENTRIFUGE_PATH: Final = "/connection/websocket"
+JSON: Final = "centrifuge-json"
 PROTOBUF: Final = "centrifuge-protobuf"
+# What those put in the address who cannot, or will not, offer a subprotocol; the first one is of old SDKs.
+_ASKS_FOR_PROTOBUF: Final = frozenset(("format=protobuf", "cf_protocol=protobuf"))
 # A brown-out lasts for some seconds at least: nobody needs to ask sooner.
 AFTER_BROWNOUT: Final = 5
 
@@ -41,13 +44,14 @@ class Admission:
     """A request that may become a WebSocket, in the dialect `dialect`, as `identity`.
 
     `channel` is the raw dialect's. In the Centrifuge dialect the client may say later who it is: `identity` is
-    None then. `subprotocol` is the one that it offered and that is taken.
+    None then, and `is_protobuf` says what it speaks. `subprotocol` is the one that it offered and that is taken.
     """
 
     dialect: str
     channel: str
     identity: Identity | None
     subprotocol: str | None = None
+    is_protobuf: bool = False
 
 
 class Refusal(Exception):
@@ -131,7 +135,9 @@ class Gate:
         token = bearer_token(request.headers, query)
         if dialect == "centrifuge":
             identity = self._check_credentials(token) if token is not None else None
-            return Admission(dialect, channel, identity, _subprotocol(request))
+            subprotocol = _subprotocol(request)
+            is_protobuf = subprotocol == PROTOBUF or not _ASKS_FOR_PROTOBUF.isdisjoint(query.split("&"))
+            return Admission(dialect, channel, identity, subprotocol, is_protobuf)
         identity = self._check_credentials(token)
         if dialect == "raw" and not self._may_subscribe(identity, channel):
             raise Refusal(HTTPStatus.FORBIDDEN, "This channel is not open to you.", "permission")
@@ -224,9 +230,12 @@ def bearer_token(headers: Headers, query: str) -> str | None:
 
 
 def _subprotocol(request: Request) -> str | None:
-    """Tell if a Centrifuge client speaks Protobuf: it offers a subprotocol then, and none for JSON."""
-    offered = ",".join(request.headers.get_all("Sec-WebSocket-Protocol")).split(",")
-    return PROTOBUF if PROTOBUF in (each.strip() for each in offered) else None
+    """Choose of what a Centrifuge client offers, as Centrifugo does; most offer nothing for JSON.
+
+    Who offers something and gets none of it hangs up: so it is with `ws` in Node, and with browsers.
+    """
+    offered = [each.strip() for each in ",".join(request.headers.get_all("Sec-WebSocket-Protocol")).split(",")]
+    return next((each for each in (JSON, PROTOBUF) if each in offered), None)
 
 
 def respond(

@@ -8,7 +8,7 @@ from server.dialects.centrifuge import json_codec, protobuf_codec
 from server.edge.centrifuge.service import Service
 from server.edge.centrifuge.session import CentrifugeSession
 from server.edge.credentials import ANONYMOUS
-from server.edge.gate import PROTOBUF, Admission
+from server.edge.gate import Admission
 from server.edge.session import EchoSession, RawSession, Session
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Sessions:
         """Make the session of a client that was let in."""
         service = self._service
         if admission.dialect == "centrifuge":
-            codec = protobuf_codec if admission.subprotocol == PROTOBUF else json_codec
+            codec = protobuf_codec if admission.is_protobuf else json_codec
             return CentrifugeSession(connection, service, codec, admission.identity)
         identity = admission.identity or ANONYMOUS
         if admission.dialect == "echo":

@@ -57,6 +57,20 @@ async def test_tokens_are_refreshed_while_connected(sdk: Sdk, site: Site) -> Non
     assert (len(ann.heard("connected")), len(ann.heard("subscribed"))) == (1, 2)
 
 
+async def test_an_old_token_at_the_wrong_moment_costs_nobody_a_subscription(sdk: Sdk, site: Site) -> None:
+    channel = site.channel("closed")
+    ann = await sdk.connect(site, "ann")
+    keys = [site.token("ann", lasts, channel=channel) for lasts in (SOON, -60, 3600)]
+    await ann.subscribe(channel, tokens=keys)
+    for _ in range(3):
+        await ann.hears("token wanted", channel=channel)
+    # What the server said to the last one comes before its answer to this.
+    await ann.history(channel)
+    site.publish(channel, "still here")
+    assert await ann.hears_publications(channel, 1) == ["still here"]
+    assert ann.heard("error", "disconnected", "unsubscribed") == []
+
+
 async def test_a_new_token_with_other_channels_takes_its_user_there(sdk: Sdk, site: Site) -> None:
     old, new = site.channel("closed"), site.channel("closed")
     ann = await sdk.connect(

@@ -84,6 +84,25 @@ async def test_the_server_brings_a_user_to_a_channel_and_takes_it_away(sdk: Sdk,
     assert channel not in site.api("channels")["channels"]
 
 
+async def test_whom_the_server_has_brought_to_an_open_channel_is_back_there_by_itself(sdk: Sdk, site: Site) -> None:
+    channel, shut = site.channel("chat"), site.channel("closed")
+    async with Line(site.server.port) as line:
+        ann = await sdk.connect(site, "ann", through=line)
+        for each in (channel, shut):
+            site.api("subscribe", user="ann", channel=each)
+            await ann.hears("subscribed", channel=each)
+        site.publish(channel, 1)
+        await ann.hears_publications(channel, 1)
+        line.cut()
+        await ann.hears("subscribing", channel=channel)
+        site.publish(channel, 2, 3)
+        line.mend()
+        assert (await ann.hears("subscribed", channel=channel))["recovered"] is True
+        await ann.hears("unsubscribed", channel=shut)
+        site.publish(channel, 4)
+        assert await ann.hears_publications(channel, 4) == [1, 2, 3, 4]
+
+
 async def test_the_server_takes_a_user_off_a_channel_of_its_own_choice(sdk: Sdk, site: Site) -> None:
     channel = site.channel("chat")
     ann = await sdk.connect(site, "ann")

@@ -3,6 +3,9 @@
 The reply comes when it is on all of them; what it asks in the meantime waits. Laws:
 - what all channels recover together is no more than what may wait for a client: whichever come when there is no room
   for theirs have not recovered.
+- a client that comes back is put again on the channels that it says it was on (`subs`), where they are open to it: what
+  the server API has put it on would else be over at every break of the line. Nobody gets by that to where nobody could
+  subscribe, and what there is no room or no leave for is left out.
 - a client can be found from the moment it has said who it is; what is done to it on its way here holds, and what it
   would be told of that comes after the reply.
 """
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from server.dialects.centrifuge import codes, commands
@@ -77,7 +81,19 @@ class Arrival:
         self._count_down()
 
     def _channels(self) -> dict[str, ServerSubscription]:
-        """Return where the server puts the client, and how."""
+        """Return where the server puts the client, and how: where it has to be, and where it was and still may be."""
+        session, service = self._session, self._session.service
+        found = self._given()
+        open_again = (
+            channel
+            for channel in self._command.subs
+            if channel not in found
+            and session.name_fault(channel) is None
+            and service.permissions.may_subscribe(session.user, channel)
+        )
+        return found | dict.fromkeys(islice(open_again, max(0, service.max_channels - len(found))), PLAIN)
+
+    def _given(self) -> dict[str, ServerSubscription]:
         session = self._session
         identity = session.identity
         found = dict.fromkeys(identity.channels, PLAIN) | dict(identity.subs)
