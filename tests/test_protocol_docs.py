@@ -142,8 +142,8 @@ def test_every_option_that_is_named_exists() -> None:
     fields = {
         "b64data", "b64info", "expire_at", "join_leave", "skip_history", "idempotency_key", "version_epoch",
         "history_remove", "presence_stats", "drop_oldest", "drop_newest", "recover_since", "api_key",
-        "stentor_messages_dropped_total", "force_push_join_leave", "force_recovery", "force_positioning",
-        "revoke_token", "invalidate_user_tokens", "issued_before",
+        "stentor_messages_dropped_total", "stentor_messages_refused_total", "force_push_join_leave", "force_recovery",
+        "force_positioning", "revoke_token", "invalidate_user_tokens", "issued_before",
     }  # fmt: skip
     assert named - fields <= OPTIONS.keys()
 

@@ -129,10 +129,13 @@ def test_what_is_no_command_ends_the_connection(line: str) -> None:
     assert Speaker(dialect_house()).ends(line) == BAD_REQUEST
 
 
-def test_the_other_kind_of_frame_ends_the_connection() -> None:
+def test_json_may_come_in_a_binary_frame_and_protobuf_not_in_a_text_frame() -> None:
     home = dialect_house()
     alice = connected(home)
-    alice.feed(wire.frame(wire.BINARY, CONNECT.encode()))
+    alice.feed(wire.frame(wire.BINARY, b'{"id":7,"presence_stats":{"channel":"news"}}'))
+    (reply,) = alice.hears()
+    assert reply.startswith('{"id":7,')
+    alice.feed(wire.frame(wire.BINARY, b'{"id":8,"connect":{"name":"\xff"}}'))
     assert alice.hears() == []
     assert alice.close == BAD_REQUEST
     bob, transport = home.open("/connection/websocket", "Sec-WebSocket-Protocol: centrifuge-protobuf")

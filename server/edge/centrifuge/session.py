@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from server.core import names
 from server.core.counters import Drop
-from server.core.frames import encode_frame
+from server.core.frames import TEXT, encode_frame
 from server.core.outbox import Outbox
 from server.core.revocations import Token
 from server.dialects.centrifuge import codes, commands, replies
@@ -132,8 +132,9 @@ class CentrifugeSession:
         if self.is_over:
             return
         try:
-            if opcode != self.codec.opcode:
-                raise BadCommands("the other kind of frame")
+            # JSON may come in either kind: many a library sends bytes as binary.
+            if opcode == TEXT and self.codec.opcode != TEXT:
+                raise BadCommands("text that is to be Protobuf")
             asked = self.codec.decode(bytes(payload), MAX_COMMANDS, max(commands.MAX_SUBS, self.service.max_channels))
         except BadCommands as bad:
             self.end(bad.disconnect)
