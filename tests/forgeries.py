@@ -166,12 +166,12 @@ def expired_hmac(claims: dict[str, Any]) -> dict[str, str]:
 
 
 def early_hmac(claims: dict[str, Any]) -> dict[str, str]:
-    """For a server that verifies HS256 with SECRET: good some day."""
+    """For a server that verifies HS256 with SECRET: good some day, and not while tests run that were made by now."""
     now = time.time()
     return {
-        "good in a minute": signed(claims | {"nbf": int(now) + 60}),
-        "good in a minute and a half a second": signed(claims | {"nbf": now + 60.5}),
-        "made in a minute, and good then": signed(claims | {"iat": int(now) + 60, "nbf": int(now) + 60}),
+        "good in an hour": signed(claims | {"nbf": int(now) + 3600}),
+        "good in an hour and half a second": signed(claims | {"nbf": now + 3600.5}),
+        "made in an hour, and good then": signed(claims | {"iat": int(now) + 3600, "nbf": int(now) + 3600}),
         "good long after us": signed(claims | {"nbf": FUTURE - 1}),
         "made in an hour": signed(claims | {"iat": now + 3600}),
         "made long after us": signed(claims | {"iat": FUTURE - 1}),

@@ -8,6 +8,7 @@ import logging
 import string
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -433,9 +434,10 @@ NAMES: Final = (
 @given(claims=st.dictionaries(st.sampled_from(NAMES), JSON, max_size=4))
 def test_whatever_was_signed_is_either_good_or_refused(kind: Kind, claims: dict[str, Any]) -> None:
     check, token = hmac_check(kind), forge(HS, kind.claims | claims, SECRET)
-    try:
+    meaning: object = None
+    with suppress(Refused):
         meaning = check(token)
-    except Refused:
+    if meaning is None:
         refusal(check, token)
     else:
         assert isinstance(meaning, type(kind.meaning))
