@@ -46,7 +46,7 @@ test: $(VENV)/.dev $(SDK)/.python $(SDK)/.node  ## run the whole test suite (ARG
 ifeq ($(strip $(ARGS)),)
 	@failed=0; \
 	$(BIN)/python -m pytest -m alone || failed=1; \
-	$(BIN)/python -m pytest -m "not alone" --numprocesses 3 --dist loadfile --no-loadscope-reorder || failed=1; \
+	$(BIN)/python -m pytest -m "not alone" --numprocesses 4 --dist loadfile --no-loadscope-reorder || failed=1; \
 	exit $$failed
 else
 	$(BIN)/python -m pytest $(ARGS)
