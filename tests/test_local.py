@@ -57,13 +57,17 @@ class WorkerEnd:
     def __init__(self) -> None:
         self.ear = Ear()
         self.link = Link(self._take, self._ended)
+        self.neighbourly: list[tuple[str, bytes]] = []
         self.clock = Clock(0.0)
         self.broker = LocalBroker(
             self.ear, self.link, lambda channel, callback: self.ear.on_relief.append(callback), self.clock
         )
 
     def _take(self, link: Link, kind: Kind, fields: Fields, body: bytes) -> None:
-        self.broker.take(kind, fields, body)
+        if kind is Kind.NEIGHBOUR:
+            self.neighbourly.append((fields[0], body))
+        else:
+            self.broker.take(kind, fields, body)
 
     def _ended(self, link: Link) -> None:
         self.broker.end()
@@ -159,6 +163,14 @@ async def test_what_is_published_is_heard_before_the_answer(town: Town) -> None:
     assert not (await worker.publish("news", b"y", KEPT)).keeps_up
     worker.ear.relieve()
     assert (await worker.publish("news", b"z", KEPT)).keeps_up
+
+
+async def test_what_a_worker_heard_without_redis_goes_to_all_others(town: Town) -> None:
+    one, two, three = await town.worker(), await town.worker(), await town.worker()
+    one.link.say(Kind.NEIGHBOUR, ["news"], b"said")
+    for worker in (one, two, three):
+        await worker.settle()
+    assert [worker.neighbourly for worker in (one, two, three)] == [[], [("news", b"said")], [("news", b"said")]]
 
 
 async def test_who_has_left_a_channel_hears_nothing_more(town: Town) -> None:

@@ -40,7 +40,7 @@ class Commands:
 class Desk:
     """A shard's publisher; `regaining` says that its channels were heard, and are not."""
 
-    def __init__(self, ear: Notes, serials: Callable[[], int]) -> None:
+    def __init__(self, ear: Notes, serials: Callable[[], int], origin: bytes = ORIGIN) -> None:
         self.commands = Commands()
         self.is_deaf = False
         self.regaining: set[bytes] = set()
@@ -50,7 +50,7 @@ class Desk:
             Names("p"),
             scripts.CLUSTER,
             ear,
-            origin=ORIGIN,
+            origin=origin,
             serials=serials,
             new_epoch=lambda: "epoch000",
             wall_clock=lambda: 0.0,
@@ -58,8 +58,10 @@ class Desk:
             is_heard=self.heard.__contains__,
             is_regaining=self.regaining.__contains__,
             incarnation=lambda: b"",
+            tell_neighbours=lambda channel, said: self.neighbourly.append((channel, said)),
         )
         self.told: list[Any] = []
+        self.neighbourly: list[tuple[str, bytes]] = []
 
     def say(self, payload: bytes, channel: str = "news") -> None:
         self.publisher.publish(channel, Publication(payload), PLAIN, self.told.append)
@@ -85,6 +87,12 @@ class Desk:
 def desks() -> tuple[Notes, Desk, Desk]:
     ear, serials = Notes(), count(1).__next__
     return ear, Desk(ear, serials), Desk(ear, serials)
+
+
+def neighbour() -> tuple[Notes, Desk]:
+    """Another process of the same server."""
+    ear = Notes()
+    return ear, Desk(ear, count(1).__next__, origin=b"neighbor")
 
 
 def test_what_is_heard_comes_from_redis() -> None:
@@ -132,6 +140,25 @@ def test_what_redis_has_taken_and_cannot_bring_is_heard_when_we_become_deaf() ->
     assert ear.texts() == [b"1", b"2"]
     desk.answer(AWAY)
     assert ear.texts() == [b"1", b"2"]
+
+
+def test_what_is_heard_without_redis_is_for_the_neighbours_too_and_once() -> None:
+    ear, desk, _ = desks()
+    desk.say(b"1")
+    desk.say(b"2", "elsewhere")
+    assert desk.neighbourly == [], "Redis brings it to them"
+    (taken, *_) = desk.messages()
+    desk.commands.is_up = False
+    desk.publisher.hear_what_waits()
+    desk.say(b"3")
+    assert ear.texts() == [b"1", b"2", b"3"]
+    assert [channel for channel, _ in desk.neighbourly] == ["news", "elsewhere", "news"]
+    others, next_door = neighbour()
+    next_door.bring(taken)  # Redis was faster, and may be slower
+    for channel, said in desk.neighbourly:
+        next_door.bring(said, channel)
+    next_door.bring(taken)
+    assert others.texts() == [b"1", b"2", b"3"]
 
 
 def test_what_nobody_heard_when_it_was_said_is_not_heard_later() -> None:

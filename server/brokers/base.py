@@ -160,6 +160,19 @@ class Switchboard(Protocol):
 
 
 @runtime_checkable
+class Neighbourly(Protocol):
+    """A remote broker of one of several processes on a machine, which hear each other while it is away.
+
+    `tell_neighbours` is called with a channel and a message for their `hear_neighbour`.
+    """
+
+    tell_neighbours: Callable[[str, bytes], object]
+
+    def hear_neighbour(self, channel: str, said: bytes) -> None:
+        """Hear what a neighbour's clients have heard. Idempotent."""
+
+
+@runtime_checkable
 class Shared(Protocol):
     """A broker that several nodes share."""
 

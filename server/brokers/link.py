@@ -47,6 +47,7 @@ class Kind(IntEnum):
     BUSY = 21
     PROBE = 22
     RELAY = 23  # a publication of which nothing is kept; what follows its number and channel is the HEAR of it
+    NEIGHBOUR = 24  # what one worker's clients heard without Redis, for those of the others
     HEAR = 30
     LOST = 31
     DONE = 32  # the answer to all RELAYs with these numbers

@@ -10,7 +10,7 @@ is gone is nowhere present, and those who saw its clients come see them leave.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -119,7 +119,7 @@ class Exchange:
     def lost(self, channel: str | None) -> None:
         raise AssertionError("memory loses nothing")
 
-    def _tell(self, subscribers: Mapping[Subscriber, None], message: bytes) -> None:
+    def _tell(self, subscribers: Iterable[Subscriber], message: bytes) -> None:
         for subscriber in subscribers:
             link = subscriber.link
             # A message that is larger than all that may wait goes out all the same: nothing would tell when it could.
@@ -191,6 +191,11 @@ class Exchange:
             del self._busy_channels[channel]
             for answer in self._held.pop(channel, ()):
                 answer()
+
+    def _tell_neighbours(self, subscriber: Subscriber, fields: Fields, body: bytes) -> None:
+        """Pass on what the clients of one worker have heard while Redis, which would bring it to all, was away."""
+        others = [other for other in self._subscribers.values() if other is not subscriber]
+        self._tell(others, encode(Kind.NEIGHBOUR, fields, body))
 
     def _probe(self, subscriber: Subscriber, fields: Fields, body: bytes) -> None:
         subscriber.link.say(Kind.ANSWER, [fields[0], ""])
@@ -295,4 +300,5 @@ _HANDLERS: Final[dict[Kind, Callable[[Exchange, Subscriber, Fields, bytes], Any]
     Kind.LEAVE: Exchange._leave,
     Kind.BUSY: Exchange._busy,
     Kind.PROBE: Exchange._probe,
+    Kind.NEIGHBOUR: Exchange._tell_neighbours,
 }

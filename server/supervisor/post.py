@@ -24,8 +24,9 @@ from server import blueprint, logs
 from server.admin import broker_metrics, debug, metrics
 from server.admin.fields import ApiError
 from server.admin.vitals import Vitals
+from server.brokers.base import Neighbourly
 from server.brokers.link import Fields, Kind, Link
-from server.brokers.local import LocalBroker
+from server.brokers.local import MOST_WAITING, LocalBroker
 from server.edge.closing import Close, come_back
 from server.node.node import Node
 from server.supervisor import spread
@@ -115,6 +116,9 @@ class Post:
         broker = self.house.node.broker
         assert isinstance(broker, broker_metrics.Contact), "a worker's broker is never in its own memory"
         self._registry.register(broker_metrics.BrokerCollector(broker))
+        self._neighbourly = broker if isinstance(broker, Neighbourly) else None
+        if self._neighbourly is not None:
+            self._neighbourly.tell_neighbours = self._tell_neighbours
         self._api = self.house.api()
         self._vitals = Vitals(self.house.listener)
         self._long_duties: dict[str, Callable[..., Awaitable[Any]]] = {
@@ -165,6 +169,8 @@ class Post:
         if kind is not Kind.ASK:
             if self.broker is not None:
                 self.broker.take(kind, fields, body)
+            elif self._neighbourly is not None and kind is Kind.NEIGHBOUR:
+                self._neighbourly.hear_neighbour(fields[0], body)
             return
         number, what, arguments = fields
         if what in self._long_duties:
@@ -195,6 +201,11 @@ class Post:
             log.error("could not do %s", what, exc_info=error)
             fault = type(error).__name__
         self._link.say(Kind.ANSWER, [number, fault, None])
+
+    def _tell_neighbours(self, channel: str, said: bytes) -> None:
+        # A supervisor that hangs so long is worse than what they do not hear, and whose publisher knows of.
+        if self._link.backlog <= MOST_WAITING:
+            self._link.say(Kind.NEIGHBOUR, [channel], said)
 
     def _ended(self, link: Link) -> None:
         if self.broker is not None:

@@ -23,6 +23,7 @@ from tests.lifecycle.crowd import connect, connect_many, gone, until
 from tests.lifecycle.test_workers import WORKERS, start
 from tests.redis_server import RedisServer, Wire
 from tests.scenarios.workers import descendants, is_alive
+from tests.wire import TEXT
 
 pytestmark = pytest.mark.scenario
 
@@ -249,6 +250,35 @@ async def test_a_server_whose_workers_do_not_reach_redis_is_not_ready() -> None:
                 assert await asyncio.to_thread(server.terminate) == 0
             finally:
                 stack.close()
+
+
+async def test_clients_of_all_workers_hear_each_other_while_redis_is_away() -> None:
+    with RedisServer() as redis, serve(*WORKERS, "--broker", redis.url) as server:
+        clients = await connect_many(16, server.port, "/ws/news")
+        await until(lambda: all_have_clients(server, 16), what="both workers have some")
+        said = []
+
+        async def say(count: int) -> None:
+            for _ in range(count):
+                said.append(b"%d" % len(said))
+                clients[0].send(TEXT, said[-1])
+            await until(lambda: all(len(client.heard) >= len(said) for client in clients), what="all have heard")
+
+        await say(10)
+        redis.kill()
+        await until(lambda: server.get("/readyz")[0] == 503, what="Redis is missed")
+        await say(100)
+        redis.restart()
+        await until(lambda: server.get("/readyz")[0] == 200, what="Redis is found")
+        await say(10)
+        assert [client.heard for client in clients] == [said] * 16, "each once, and in order"
+        assert server.terminate() == 0
+
+
+def all_have_clients(server: Server, count: int) -> bool:
+    """Tell if so many clients are known of, and some at each worker."""
+    there = [worker["connections"] for worker in server.get_json("/readyz")["workers"]]
+    return sum(there) == count and all(there)
 
 
 def test_workers_wait_for_a_redis_that_is_away_all_at_the_same_time() -> None:

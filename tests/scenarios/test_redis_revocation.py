@@ -94,7 +94,7 @@ def test_a_redis_that_comes_back_empty_is_told_again(start: Callable[..., Server
         assert is_kept_out(other, "1")
         lonely = start(redis.url)
         assert status(lonely, token("1")) == 101, "as documented: it knows of nothing"
-        assert "not known yet" in lonely.log_text()
+        wait_until(lambda: "not known yet" in lonely.log_text())
         redis.restart()
         # Each who knows says it again, once they all have found back.
         wait_until(lambda: is_kept_out(lonely, "1"), 30, "who started alone hears of it")

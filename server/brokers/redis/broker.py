@@ -3,7 +3,8 @@
 Which shard that is, a layout knows: the shards that were named, or the primaries of a Redis Cluster.
 
 Laws: those of `base.Broker`, and
-- while Redis is away, publications without history or key are heard by this node's own subscribers, and their
+- while Redis is away, publications without history or key are heard by this server's own subscribers, also those of its
+  other processes (`tell_neighbours`: once, whether Redis brings them, too, or not), and their
   publishers get a BrokerError (others did not hear them); all else is refused, and nothing is heard of it. Every answer
   comes within two seconds.
 - while Redis refuses what is written, it is not up, and `trouble` says why; publications without history or key flow.
@@ -67,6 +68,7 @@ class RedisBroker:
         pace = pace or Pace()
         loop = asyncio.get_running_loop()
         self.lag = Histogram(SECONDS)
+        self.tell_neighbours: Callable[[str, bytes], object] = _nobody
         self._ear = ear
         self._clock = loop.time
         self._call_later = loop.call_later
@@ -88,6 +90,7 @@ class RedisBroker:
             wall_clock=wall_clock,
             came_up=self._shard_came_up,
             lost=self._shard_lost,
+            tell_neighbours=lambda channel, said: self.tell_neighbours(channel, said),
         )
         self._layout: Layout
         if addresses[0].in_cluster:
@@ -114,6 +117,10 @@ class RedisBroker:
             self._timer = None
         self.switchboard.leave()
         await self._layout.stop()
+
+    def hear_neighbour(self, channel: str, said: bytes) -> None:
+        """Hear what a neighbour's clients heard without Redis, unless Redis has brought it."""
+        self._layout.place(channel).hear(channel, said)
 
     def sweep(self) -> None:
         """Tell Redis again who is present, lest it forgets them; to be called once a second."""
@@ -331,3 +338,7 @@ def _confirm(done: Done[None], reply: Reply | BrokerError) -> None:
 
 def _ignore(answer: object) -> None:
     """What could not be noted is noted with the next refresh, or expires."""
+
+
+def _nobody(channel: str, said: bytes) -> None:
+    """A process that has no neighbours."""

@@ -42,7 +42,8 @@ _IDEMPOTENCY_MS: Final = int(IDEMPOTENCY_TTL * 1000)
 
 class Publisher:
     """See the module. `is_deaf` tells if Redis does not bring back what we publish, `is_heard` if it brings a name;
-    `origin` is this node's name, and `serials` counts the plain publications of all its shards.
+    `origin` is this node's name, and `serials` counts the plain publications of all its shards. What is heard here
+    without Redis `tell_neighbours` is told, as a message: the other processes of this server hear it by `hear`.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class Publisher:
         is_heard: Callable[[bytes], bool],
         is_regaining: Callable[[bytes], bool],
         incarnation: Callable[[], bytes],
+        tell_neighbours: Callable[[str, bytes], object],
     ) -> None:
+        self._tell_neighbours = tell_neighbours
         self._incarnation = incarnation
         self._commands = commands
         self._names = names
@@ -235,6 +238,8 @@ class Publisher:
         if serial > self._own_heard:
             self._own_heard = serial
             self._hand_on(channel, publication, "")
+            # With its serial: Redis may have brought it to them, or may still do.
+            self._tell_neighbours(channel, encode(Kind.PUBLICATION, self._origin, serial, publication))
 
     def _expect_heard(self, serial: int) -> None:
         """Remember that a plain publication was heard, though others before it were not yet."""

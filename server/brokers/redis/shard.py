@@ -77,6 +77,7 @@ class Shard:
         wall_clock: Callable[[], float],
         came_up: Callable[[], None],
         lost: Callable[[Shard], None],
+        tell_neighbours: Callable[[str, bytes], object],
         cluster: ClusterSide | None = None,
     ) -> None:
         self.address = address
@@ -103,7 +104,7 @@ class Shard:
             self.scripts.all, fail=self._drop_commands, clock=clock, call_soon=call_soon, patience=pace.patience
         )
         self.subscriber = Subscriber(
-            hear=self._hear,
+            hear=self.hear,
             hearing=self._hears_again,
             clock=clock,
             call_soon=call_soon,
@@ -126,6 +127,7 @@ class Shard:
             is_heard=self.subscriber.is_heard,
             is_regaining=self.subscriber.is_regaining,
             incarnation=partial(cluster.trusted, self) if cluster is not None else lambda: self.lineage,
+            tell_neighbours=tell_neighbours,
         )
         self._command_link = Link(
             "commands",
@@ -236,7 +238,8 @@ class Shard:
 
     # Hearing
 
-    def _hear(self, channel: str, data: bytes) -> None:
+    def hear(self, channel: str, data: bytes) -> None:
+        """Hear a message on a channel, from Redis or from a neighbour."""
         try:
             kind, origin, serial, epoch, publication = decode(data)
             self._check_place(kind, channel)
