@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import os
 import socket
 import subprocess
@@ -20,11 +19,13 @@ import time
 import uvloop
 
 from bench.channels import cpu
+from bench.pace import steadily
 from server.brokers.base import PLAIN, Published, Retention, Terms
 from server.brokers.link import Fields, Kind, Link
 from server.brokers.local import LocalBroker
 from server.core.publication import Publication
 from server.supervisor.exchange import Exchange
+from server.worker import calm_the_collector
 
 SIZE = 128
 CHANNEL = "bench"
@@ -37,9 +38,7 @@ async def exchange(sockets: list[socket.socket]) -> None:
         link = Link(between.take, lambda _: gone.set())
         between.enter(link)
         await link.open(sock)
-    # As in the supervisor: what lives for good is not looked at again.
-    gc.collect()
-    gc.freeze()
+    calm_the_collector()
     await gone.wait()
 
 
@@ -79,13 +78,12 @@ async def load(sockets: list[socket.socket], pid: int, rate: int, seconds: float
         assert isinstance(answer, Published), answer
         answered += 1
 
-    began, before, sent = time.monotonic(), cpu(pid), 0
-    while (now := time.monotonic()) < began + seconds:
-        while sent < int((now - began) * rate):
-            payload = (b"%020d" % time.monotonic_ns()).ljust(SIZE, b".")
-            workers[0].broker.publish(CHANNEL, Publication(payload), terms, done)
-            sent += 1
-        await asyncio.sleep(0.0002)
+    def say() -> None:
+        payload = (b"%020d" % time.monotonic_ns()).ljust(SIZE, b".")
+        workers[0].broker.publish(CHANNEL, Publication(payload), terms, done)
+
+    before = cpu(pid)
+    sent = await steadily(rate, seconds, say)
     deadline = time.monotonic() + 10
     while answered < sent or any(len(worker.late) < sent for worker in workers):
         assert time.monotonic() < deadline, "publications were lost"

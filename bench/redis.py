@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import csv
-import gc
 import os
 import shutil
 import socket
@@ -22,18 +21,22 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvloop
 from websockets.client import ClientProtocol
 from websockets.uri import parse_uri
 
 from bench import channels
+from loadtest.broker import OWN, start_broker
 from server.brokers.base import Published, Retention, Terms
 from server.brokers.redis import RedisBroker, message, parse, scripts
 from server.brokers.redis.connection import pack
 from server.brokers.redis.scripts import Names
 from server.core.publication import Publication
+from server.worker import calm_the_collector
 
 CHANNELS = 100
 SIZE = 128
@@ -64,32 +67,16 @@ class Ear:
 @contextmanager
 def serving() -> Iterator[int]:
     """Run a redis-server on the first core, this process and its children on the last; return its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     cores = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory(prefix="stentor-bench-") as directory:
-        command = ["redis-server", "--port", str(port), "--save", "", "--dir", directory]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        os.sched_setaffinity(process.pid, {_FIRST})
+        redis = start_broker(Path(directory), OWN, cores={_FIRST}, environment=os.environ, heed=lambda: None)
+        assert redis.child is not None, "it is our own"
         os.sched_setaffinity(0, {_LAST})
         try:
-            yield port
+            yield int(urlsplit(redis.url).port or 0)
         finally:
             os.sched_setaffinity(0, cores)
-            process.terminate()
-            process.wait()
-
-
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """As in the server, where everything that lives is frozen: no collection walks through this benchmark's objects."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+            redis.child.stop()
 
 
 async def _answer(ask: Callable[..., object], *arguments: Any) -> Any:
@@ -205,8 +192,7 @@ async def publish(port: int, in_flight: int, count: int) -> str:
             late.append(time.perf_counter() - before)
             assert isinstance(answer, Published), answer
 
-    with _no_garbage():
-        await asyncio.gather(*(one(f"p{number}") for number in range(in_flight)))
+    await asyncio.gather(*(one(f"p{number}") for number in range(in_flight)))
     await broker.stop()
     late.sort()
     bare = await asyncio.to_thread(_benchmark, port, in_flight, count)
@@ -269,6 +255,7 @@ def main() -> None:
     for tool in ("redis-server", "redis-benchmark"):
         if shutil.which(tool) is None:
             parser.error(f"{tool} is not installed")
+    calm_the_collector()  # as the server does
     with serving() as port, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_all(port, options.count, options.rounds))
 

@@ -18,6 +18,7 @@ from websockets.client import ClientProtocol
 from websockets.uri import parse_uri
 
 from bench.channels import cpu, serving
+from bench.pace import steadily
 
 SUBSCRIBERS = 4
 SIZE = 128
@@ -64,12 +65,8 @@ async def load(port: int, pid: int, rate: int, seconds: float) -> str:
     for client in clients:
         await loop.create_connection(lambda client=client: client, "127.0.0.1", port)
     await asyncio.sleep(1.0)  # for the workers to have subscribed
-    began, before, sent = time.monotonic(), cpu(pid), 0
-    while (now := time.monotonic()) < began + seconds:
-        while sent < int((now - began) * rate):
-            clients[0].say(b"%020d" % time.monotonic_ns() + bytes(SIZE - 20))
-            sent += 1
-        await asyncio.sleep(0.0002)
+    before = cpu(pid)
+    sent = await steadily(rate, seconds, lambda: clients[0].say(b"%020d" % time.monotonic_ns() + bytes(SIZE - 20)))
     await asyncio.sleep(0.5)
     spent = cpu(pid) - before
     late = sorted(time for client in clients for time in client.late)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+
+from tests.absence import absent
 
 # The first is Chromium without its windows, to which a tab is a third of the work.
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -40,8 +41,7 @@ async def launch_chromium() -> AsyncIterator[Browser]:
     """
     path = chromium_path()
     if path is None:
-        absence = f"no browser: none of {', '.join(NAMES)} is installed, and CHROMIUM names none"
-        pytest.fail(absence) if os.environ.get("CI") else pytest.skip(absence)
+        absent(f"no browser: none of {', '.join(NAMES)} is installed, and CHROMIUM names none")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         try:

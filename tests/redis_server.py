@@ -11,7 +11,6 @@ Where there is none the test is skipped with that reason; under CI, which instal
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
 import socket
@@ -22,8 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import pytest
 import redis
+
+from tests.absence import absent
 
 START_TIME = 10.0
 
@@ -38,8 +38,7 @@ def free_port() -> int:
 def binary() -> str:
     found = shutil.which("redis-server")
     if found is None:
-        absence = "redis-server is not installed"
-        pytest.fail(absence) if os.environ.get("CI") else pytest.skip(absence)
+        absent("redis-server is not installed")
     return found
 
 

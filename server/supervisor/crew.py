@@ -191,8 +191,8 @@ class Crew:
                 return
             await self._pause(all_back - self._clock())
             if old.state is State.READY:  # it may have died meanwhile
-                all_back = self._clock()
-                all_back += await self._retire(old)
+                began = self._clock()
+                all_back = began + await self._retire(old)
 
     async def _replace_spare(self, asked_at: float) -> None:
         # It has read keys and files as they were when it was started.

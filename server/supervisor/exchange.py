@@ -4,7 +4,8 @@ Laws: a publication is encoded once and goes to every worker that hears its chan
 answer to its own publish after the publication itself. What waits for a worker is bounded: beyond it publications are
 dropped and counted, what it asks is left unread, and once there is room the worker is told how much it has lost. Where
 a channel is busy at one worker, publishers everywhere wait for their answers, HELD_FOR seconds at most. A worker that
-is gone is nowhere present, and those who saw its clients come see them leave.
+is gone is nowhere present, and those who saw its clients come see them leave. With Redis for a broker nothing of this
+is asked; what one worker's clients heard while Redis was away goes to the others.
 """
 
 from __future__ import annotations

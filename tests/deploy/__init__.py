@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 import yaml
+
+from tests.absence import absent
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 DEPLOY: Final = REPOSITORY / "deploy"
@@ -25,8 +26,7 @@ def tool(name: str) -> str:
     """Find a program, beside the Python that runs the tests or anywhere."""
     found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if found is None:
-        absence = f"{name} is not installed"
-        pytest.fail(absence) if os.environ.get("CI") else pytest.skip(absence)
+        absent(f"{name} is not installed")
     return found
 
 

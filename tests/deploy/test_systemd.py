@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -104,7 +103,6 @@ def test_the_line_that_starts_it_is_one(tmp_path: Path) -> None:
         assert server.terminate() == 0
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_it_does_without_memory_that_is_writable_and_executable() -> None:
     """MemoryDenyWriteExecute, as far as Linux has it by itself (PR_SET_MDWE, 6.3)."""
     assert value("MemoryDenyWriteExecute") == "yes"
@@ -116,5 +114,6 @@ def test_it_does_without_memory_that_is_writable_and_executable() -> None:
         "print(jwt.encode({}, 'x' * 32))\n"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=DEPLOY.parent)
-    assert run.returncode in (0, 77), run.stderr
-    assert run.returncode == 77 or run.stdout.count(".") == 2
+    if run.returncode == 77:
+        pytest.skip("this kernel has no PR_SET_MDWE")  # nor is it for CI to install
+    assert (run.returncode, run.stdout.count(".")) == (0, 2), run.stderr

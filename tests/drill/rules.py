@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -11,8 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 import yaml
+
+from tests.absence import absent
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent.parent
 FOLDER: Final = REPOSITORY / "dashboards" / "prometheus"
@@ -46,8 +46,7 @@ def tool(name: str) -> str:
     """Find one of Prometheus' programs. Where there is none the test is skipped, aloud; under CI it fails."""
     found = shutil.which(name)
     if found is None:
-        absence = f"{name} is not installed"
-        pytest.fail(absence) if os.environ.get("CI") else pytest.skip(absence)
+        absent(f"{name} is not installed")
     return found
 
 

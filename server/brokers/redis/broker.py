@@ -3,10 +3,9 @@
 Which shard that is, a layout knows: the shards that were named, or the primaries of a Redis Cluster.
 
 Laws: those of `base.Broker`, and
-- while Redis is away, publications without history or key are heard by this server's own subscribers, also those of its
-  other processes (`tell_neighbours`: once, whether Redis brings them, too, or not), and their
-  publishers get a BrokerError (others did not hear them); all else is refused, and nothing is heard of it. Every answer
-  comes within two seconds.
+- while Redis is away, publications without history or key are heard by this server's own subscribers, those of its
+  other processes too (`tell_neighbours`), and their publishers get a BrokerError (others did not hear them); all else
+  is refused, and nothing is heard of it. Every answer comes within two seconds.
 - while Redis refuses what is written, it is not up, and `trouble` says why; publications without history or key flow.
 - whoever was deaf is told (`Ear.lost`) once Redis is back and everything is subscribed again.
 

@@ -7,6 +7,7 @@ Laws:
   be out of order.) So nothing is heard at once before all that was sent earlier: what Redis has taken may be on its way
   back, on a connection that outlives the other, or dies first. Serials count up for all shards together. Where one
   channel is deaf while it moves to another shard, its own are heard at once, and remembered by their serials.
+- what neighbours say by themselves counts as brought: what Redis brings later of before that is late, as above.
 - with history or key nothing is heard that Redis has not taken; what is kept is dated, for those who read it later.
 """
 
